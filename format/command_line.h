@@ -1,4 +1,5 @@
-// Flags of one verb: `quire VERB ARG... --flag value`. A table per verb gives parsing, help and errors.
+// Flags of one verb: `quire VERB ARG... --flag value`. A table per verb gives parsing, help and
+// errors.
 #ifndef QUIRE_FORMAT_COMMAND_LINE_H_
 #define QUIRE_FORMAT_COMMAND_LINE_H_
 
@@ -19,8 +20,8 @@ struct ByteSize {
   int64_t bytes = 0;
 };
 
-// One flag. `-n 5`, `--ctx 512`, `--ctx=512`, `--json`. The target's type decides how the value is parsed; its value
-// before parsing is the default. Targets must outlive Parse.
+// One flag. `-n 5`, `--ctx 512`, `--ctx=512`, `--json`. The target's type decides how the value is
+// parsed; its value before parsing is the default. Targets must outlive Parse.
 struct Flag {
   Flag(const char* name, bool* target, const char* help);  // given or not; takes no value
   Flag(const char* name, int64_t* target, const char* help);
@@ -42,18 +43,21 @@ struct Verb {
   int min_arguments, max_arguments;
 };
 
-// Parses argv (after the verb). Returns true to go on, with the positional arguments in *positional; otherwise the
-// process should exit with *exit_code: help was printed on stdout (0), or the usage error on stderr (2).
+// Parses argv (after the verb). Returns true to go on, with the positional arguments in
+// *positional; otherwise the process should exit with *exit_code: help was printed on stdout (0),
+// or the usage error on stderr (2).
 bool ParseCommandLine(const Verb& verb, absl::Span<const Flag> flags, absl::Span<char* const> args,
                       std::vector<std::string>* positional, int* exit_code);
 
-// Prints "quire: MESSAGE" as one line on stderr and returns kExitFailure (kExitOk for an OK status).
+// Prints "quire: MESSAGE" as one line on stderr and returns kExitFailure (kExitOk for an OK
+// status).
 int Report(const absl::Status& status);
 
 // "3.83 GB", "512 MiB" style for people.
 std::string HumanBytes(int64_t bytes);
 
-// Progress on stderr, where that is a terminal: "convert  45%  1.2 GB/s  12 s left". Silent elsewhere.
+// Progress on stderr, where that is a terminal: "convert  45%  1.2 GB/s  12 s left". Silent
+// elsewhere.
 class Progress {
  public:
   Progress(std::string what, int64_t total_bytes);

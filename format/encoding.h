@@ -1,4 +1,5 @@
-// The table of encodings: how a stored tensor codes its elements. Plain C++, so that kernels can include it.
+// The table of encodings: how a stored tensor codes its elements. Plain C++, so that kernels can
+// include it.
 #ifndef QUIRE_FORMAT_ENCODING_H_
 #define QUIRE_FORMAT_ENCODING_H_
 
@@ -41,9 +42,9 @@ struct EncodingInfo {
 };
 
 inline constexpr EncodingInfo kEncodings[] = {
-    {Encoding::kF32, "f32", 32, 0, false, false}, {Encoding::kF16, "f16", 16, 0, false, false},
+    {Encoding::kF32, "f32", 32, 0, false, false},   {Encoding::kF16, "f16", 16, 0, false, false},
     {Encoding::kBF16, "bf16", 16, 0, false, false}, {Encoding::kQ8, "q8", 8, 2, false, false},
-    {Encoding::kQ4, "q4", 4, 1, true, true},      {Encoding::kQ4_0, "q4_0", 4, 2, false, false},
+    {Encoding::kQ4, "q4", 4, 1, true, true},        {Encoding::kQ4_0, "q4_0", 4, 2, false, false},
 };
 inline constexpr int kNumEncodings = sizeof(kEncodings) / sizeof(kEncodings[0]);
 

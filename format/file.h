@@ -14,8 +14,8 @@ namespace quire {
 // An open, read-only regular file. Move-only; thread-safe (reads are positioned).
 class File {
  public:
-  // NotFound, PermissionDenied, or InvalidArgument for anything but a regular file (a FIFO or device is never waited
-  // for). Symbolic links are followed.
+  // NotFound, PermissionDenied, or InvalidArgument for anything but a regular file (a FIFO or
+  // device is never waited for). Symbolic links are followed.
   static absl::StatusOr<File> Open(const std::string& path);
 
   File(File&& other) noexcept;
@@ -26,7 +26,8 @@ class File {
   int fd() const { return fd_; }
   int64_t size() const { return size_; }  // when it was opened
 
-  // Fills `out` from `offset`. DataLoss where the file ends before, or cannot be read; names the offset.
+  // Fills `out` from `offset`. DataLoss where the file ends before, or cannot be read; names the
+  // offset.
   absl::Status ReadAt(int64_t offset, absl::Span<uint8_t> out) const;
 
  private:
@@ -40,8 +41,9 @@ class File {
 // The whole of a file of at most `limit` bytes. ResourceExhausted beyond.
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path, int64_t limit);
 
-// "opening x: No such file or directory" with the status code that fits errno (ENOENT NotFound, ENOSPC, EDQUOT, EFBIG,
-// ENOMEM, EMFILE ResourceExhausted, EACCES, EXDEV FailedPrecondition, EIO DataLoss, else Unknown).
+// "opening x: No such file or directory" with the status code that fits errno (ENOENT NotFound,
+// ENOSPC, EDQUOT, EFBIG, ENOMEM, EMFILE ResourceExhausted, EACCES, EXDEV FailedPrecondition, EIO
+// DataLoss, else Unknown).
 absl::Status ErrnoStatus(int error_number, const std::string& what);
 
 }  // namespace quire

@@ -5,10 +5,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
-#include <unordered_map>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -20,7 +19,8 @@
 
 namespace quire {
 
-// A read-only, shared mapping of a whole file. Move-only. The weights are never copied and can never become dirty.
+// A read-only, shared mapping of a whole file. Move-only. The weights are never copied and can
+// never become dirty.
 class MappedFile {
  public:
   static absl::StatusOr<MappedFile> Map(const std::string& path);
@@ -40,7 +40,7 @@ class MappedFile {
 
 // A tensor's stored bytes and what they mean. Borrows from the ModelFile, which must outlive it.
 struct TensorView {
-  std::string_view name;
+  absl::string_view name;
   std::vector<int64_t> shape;  // slowest first; [n] of a vector
   Geometry geometry;
   const int8_t* codebook = nullptr;  // 16 values, where the encoding has them
@@ -53,10 +53,10 @@ struct TensorView {
 // Immutable after Open; safe to use from many threads. Move-only.
 class ModelFile {
  public:
-  // Maps the file and checks header, manifest (checksum, limits, canonical coding), every range, shape, and encoding.
-  // Reads no weight: the cost is that of the manifest, milliseconds for a 7B model.
-  // InvalidArgument: not a .quire file, or a field is out of bounds. DataLoss: cut, or a checksum differs.
-  // Unimplemented: a newer version, encoding or required feature.
+  // Maps the file and checks header, manifest (checksum, limits, canonical coding), every range,
+  // shape, and encoding. Reads no weight: the cost is that of the manifest, milliseconds for a 7B
+  // model. InvalidArgument: not a .quire file, or a field is out of bounds. DataLoss: cut, or a
+  // checksum differs. Unimplemented: a newer version, encoding or required feature.
   static absl::StatusOr<ModelFile> Open(const std::string& path);
 
   const std::string& path() const { return file_.file().path(); }
@@ -70,7 +70,8 @@ class ModelFile {
   // Checks the section's checksum and parses it. NotFound where the file has none.
   absl::StatusOr<pb::Tokenizer> LoadTokenizer() const;
 
-  // Reads every byte: all checksums, all padding zero, every scale finite. `progress` (may be null) hears of bytes done.
+  // Reads every byte: all checksums, all padding zero, every scale finite. `progress` (may be null)
+  // hears of bytes done.
   absl::Status Verify(void (*progress)(int64_t done, int64_t total)) const;
 
  private:
@@ -78,11 +79,11 @@ class ModelFile {
   MappedFile file_;
   std::unique_ptr<pb::Manifest> manifest_;
   std::vector<TensorView> tensors_;
-  std::unordered_map<std::string_view, int> by_name_;
+  absl::flat_hash_map<absl::string_view, int> by_name_;
 };
 
-// Bits per weight over the matrices of the layers (embedding and output apart, vectors apart), scales and padding
-// included: what FORMAT.md and all tables call "bits per weight".
+// Bits per weight over the matrices of the layers (embedding and output apart, vectors apart),
+// scales and padding included: what FORMAT.md and all tables call "bits per weight".
 double LayerBitsPerWeight(const pb::Manifest& manifest);
 
 }  // namespace quire

@@ -45,13 +45,16 @@ int64_t Geometry::unit_bytes() const {
   if (layout == Layout::kPanels) {
     const int64_t full = groups() / kBlockGroups;
     const int tail = static_cast<int>(groups() % kBlockGroups);
-    return (info.row_scale ? kPanelRows * 4 : 0) + full * block_bytes(kBlockGroups) + (tail ? block_bytes(tail) : 0);
+    return (info.row_scale ? kPanelRows * 4 : 0) + full * block_bytes(kBlockGroups) +
+           (tail ? block_bytes(tail) : 0);
   }
   if (info.scale_bytes == 0) return cols * info.code_bits / 8;
-  return RoundUp((info.row_scale ? 4 : 0) + groups() * info.scale_bytes, kLineBytes) + groups() * group_code_bytes();
+  return RoundUp((info.row_scale ? 4 : 0) + groups() * info.scale_bytes, kLineBytes) +
+         groups() * group_code_bytes();
 }
 
-void DecodeUnit(const Geometry& g, const int8_t* codebook, const uint8_t* data, int64_t unit, float* out) {
+void DecodeUnit(const Geometry& g, const int8_t* codebook, const uint8_t* data, int64_t unit,
+                float* out) {
   const EncodingInfo& info = Info(g.encoding);
   const uint8_t* p = data + unit * g.unit_bytes();
   const int64_t stride = g.padded_cols();
@@ -64,19 +67,23 @@ void DecodeUnit(const Geometry& g, const int8_t* codebook, const uint8_t* data, 
     }
     const float row_scale = info.row_scale ? Load<float>(p) : 1.0f;
     const uint8_t* scales = p + (info.row_scale ? 4 : 0);
-    const uint8_t* codes = p + RoundUp((info.row_scale ? 4 : 0) + g.groups() * info.scale_bytes, kLineBytes);
+    const uint8_t* codes =
+        p + RoundUp((info.row_scale ? 4 : 0) + g.groups() * info.scale_bytes, kLineBytes);
     for (int64_t c = 0; c < stride; ++c) {
       const int64_t group = c / kGroupColumns, k = c % kGroupColumns;
-      const uint8_t* code = codes + group * g.group_code_bytes() + (info.code_bits == 4 ? k % 16 : k);
+      const uint8_t* code =
+          codes + group * g.group_code_bytes() + (info.code_bits == 4 ? k % 16 : k);
       out[c] = row_scale * GroupScale(g.encoding, scales, group) *
                static_cast<float>(IntegerValue(g.encoding, codebook, *code, k >= 16));
     }
     return;
   }
   float row_scale[kPanelRows];
-  for (int r = 0; r < kPanelRows; ++r) row_scale[r] = info.row_scale ? Load<float>(p + 4 * r) : 1.0f;
+  for (int r = 0; r < kPanelRows; ++r)
+    row_scale[r] = info.row_scale ? Load<float>(p + 4 * r) : 1.0f;
   if (info.row_scale) p += kPanelRows * 4;
-  const int line_columns = 32 / info.code_bits;  // columns of a row in one line; 8 of 4-bit codes, in two halves
+  const int line_columns =
+      32 / info.code_bits;  // columns of a row in one line; 8 of 4-bit codes, in two halves
   for (int64_t first = 0; first < g.groups(); first += kBlockGroups) {
     const int n = static_cast<int>(std::min<int64_t>(kBlockGroups, g.groups() - first));
     const uint8_t* codes = p + RoundUp(int64_t{n} * kPanelRows * info.scale_bytes, kLineBytes);

@@ -1,17 +1,21 @@
-// Where each element of a stored tensor lies: the geometry of FORMAT.md, section "Layouts", and its scalar decoder.
+// Where each element of a stored tensor lies: the geometry of FORMAT.md, section "Layouts", and its
+// scalar decoder.
 //
-// PANELS. A matrix [rows, cols] is cut into panels of 16 rows. Rows are padded to 16 and columns to 32, with zeros.
-// A line is 64 bytes: 16 rows of 32 bits, row r at bytes 4r .. 4r+3, that is 4 columns of int8, 2 of 16-bit floats,
-// 1 of f32. The lines of a group (32 columns) follow one another by column; of 4-bit codes two lines share 64 bytes:
-// stored line j (0..3) holds columns 4j..4j+3 in its low nibbles and 16+4j..16+4j+3 in its high ones.
+// PANELS. A matrix [rows, cols] is cut into panels of 16 rows. Rows are padded to 16 and columns to
+// 32, with zeros. A line is 64 bytes: 16 rows of 32 bits, row r at bytes 4r .. 4r+3, that is 4
+// columns of int8, 2 of 16-bit floats, 1 of f32. The lines of a group (32 columns) follow one
+// another by column; of 4-bit codes two lines share 64 bytes: stored line j (0..3) holds columns
+// 4j..4j+3 in its low nibbles and 16+4j..16+4j+3 in its high ones.
 //   panel = [row scales: 16 f32, if the encoding has them] block*
-//   block = [scales of up to 4 groups: group by group, 16 rows each; padded to 64 bytes] [codes of the same groups]
+//   block = [scales of up to 4 groups: group by group, 16 rows each; padded to 64 bytes] [codes of
+//   the same groups]
 // Every panel and every block starts on a 64-byte boundary.
 //
 // ROWS. Each row on its own:
 //   row = [row scale: f32, if any; scales of its groups; both together padded to 64 bytes] [codes]
-// codes: plain elements, columns in order; of 4-bit codes byte j of a group's 16 holds column j in its low nibble and
-// 16+j in its high one. Float rows have no scales and no padding of columns: a vector is a plain array.
+// codes: plain elements, columns in order; of 4-bit codes byte j of a group's 16 holds column j in
+// its low nibble and 16+j in its high one. Float rows have no scales and no padding of columns: a
+// vector is a plain array.
 #ifndef QUIRE_FORMAT_PACKED_LAYOUT_H_
 #define QUIRE_FORMAT_PACKED_LAYOUT_H_
 
@@ -21,7 +25,9 @@
 
 namespace quire {
 
-constexpr int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int64_t RoundUp(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
 // A tensor's encoding, layout and logical shape determine every stored offset. A value type.
 struct Geometry {
@@ -36,19 +42,23 @@ struct Geometry {
   int64_t unit_rows() const { return layout == Layout::kPanels ? kPanelRows : 1; }
   int64_t units() const { return (rows + unit_rows() - 1) / unit_rows(); }
   // Bytes of the codes of one group of one unit.
-  int64_t group_code_bytes() const { return unit_rows() * kGroupColumns * Info(encoding).code_bits / 8; }
+  int64_t group_code_bytes() const {
+    return unit_rows() * kGroupColumns * Info(encoding).code_bits / 8;
+  }
   // PANELS: bytes of a block of n groups (1..4).
   int64_t block_bytes(int n) const {
-    return RoundUp(int64_t{n} * kPanelRows * Info(encoding).scale_bytes, kLineBytes) + n * group_code_bytes();
+    return RoundUp(int64_t{n} * kPanelRows * Info(encoding).scale_bytes, kLineBytes) +
+           n * group_code_bytes();
   }
   int64_t unit_bytes() const;  // a panel's bytes, or a row's
   int64_t bytes() const { return units() * unit_bytes(); }
 };
 
-// Decodes unit `unit` (all of its stored rows, padding included) into out[unit_rows x padded_cols], row-major.
-// `data` is the tensor's first byte; `codebook` its 16 values, or null where the encoding has none.
-// The definition of what stored bytes mean, and the oracle of every kernel.
-void DecodeUnit(const Geometry& geometry, const int8_t* codebook, const uint8_t* data, int64_t unit, float* out);
+// Decodes unit `unit` (all of its stored rows, padding included) into out[unit_rows x padded_cols],
+// row-major. `data` is the tensor's first byte; `codebook` its 16 values, or null where the
+// encoding has none. The definition of what stored bytes mean, and the oracle of every kernel.
+void DecodeUnit(const Geometry& geometry, const int8_t* codebook, const uint8_t* data, int64_t unit,
+                float* out);
 
 }  // namespace quire
 

@@ -1,4 +1,5 @@
-// One pool of threads for everything: short barriers for the forward pass, dynamic work for conversion.
+// One pool of threads for everything: short barriers for the forward pass, dynamic work for
+// conversion.
 #ifndef QUIRE_FORMAT_THREAD_POOL_H_
 #define QUIRE_FORMAT_THREAD_POOL_H_
 
@@ -9,7 +10,8 @@
 
 namespace quire {
 
-// The caller's thread is one of the n. Not reentrant: Run is called from one thread at a time, never from inside Run.
+// The caller's thread is one of the n. Not reentrant: Run is called from one thread at a time,
+// never from inside Run.
 class ThreadPool {
  public:
   // Starts n - 1 threads (n >= 1). Where the system refuses some, works with fewer.
@@ -20,8 +22,8 @@ class ThreadPool {
 
   int size() const;
 
-  // Calls task(thread) once on each thread, 0 .. size()-1, and returns when all have returned. Waiting threads spin
-  // briefly, then sleep.
+  // Calls task(thread) once on each thread, 0 .. size()-1, and returns when all have returned.
+  // Waiting threads spin briefly, then sleep.
   void Run(absl::FunctionRef<void(int thread)> task);
 
   // Calls task(i, thread) once for every i in [0, n), handed out one by one as threads become free.

@@ -9,8 +9,8 @@
 
 namespace quire {
 
-// What a tensor is for. Canonical names: embedding, layers.N.{attn_norm, wq, wk, wv, bq, bk, bv, wo, ffn_norm, w_gate,
-// w_up, w_down}, norm, output.
+// What a tensor is for. Canonical names: embedding, layers.N.{attn_norm, wq, wk, wv, bq, bk, bv,
+// wo, ffn_norm, w_gate, w_up, w_down}, norm, output.
 enum class TensorRole { kEmbedding, kOutput, kWq, kWk, kWv, kWo, kGate, kUp, kDown, kVector };
 
 // Role of a canonical name ("layers.3.wq" -> kWq). InvalidArgument for any other name.
@@ -30,7 +30,8 @@ absl::Span<const Scheme> Schemes();
 absl::StatusOr<const Scheme*> FindScheme(absl::string_view name);
 
 // The encoding of one tensor of a model with n_layers. Vectors are always f32.
-Encoding EncodingFor(const Scheme& scheme, TensorRole role, int layer, int n_layers, bool tied_embeddings);
+Encoding EncodingFor(const Scheme& scheme, TensorRole role, int layer, int n_layers,
+                     bool tied_embeddings);
 
 }  // namespace quire
 

@@ -1,0 +1,111 @@
+#include "format/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace quire {
+
+absl::Status ErrnoStatus(int error_number, const std::string& what) {
+  const std::string message = absl::StrCat(what, ": ", std::strerror(error_number));
+  switch (error_number) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(message);
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+      return absl::ResourceExhaustedError(message);
+    case EACCES:
+    case EPERM:
+    case EXDEV:
+    case EROFS:
+      return absl::FailedPreconditionError(message);
+    case EIO:
+      return absl::DataLossError(message);
+    case ELOOP:
+    case EISDIR:
+    case ENAMETOOLONG:
+      return absl::InvalidArgumentError(message);
+    default:
+      return absl::UnknownError(message);
+  }
+}
+
+absl::StatusOr<File> File::Open(const std::string& path) {
+  // O_NONBLOCK: opening a FIFO must not wait for a writer.
+  int fd;
+  do {
+    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0) return ErrnoStatus(errno, absl::StrCat(path, ": cannot open"));
+  File file(path, fd, 0);
+  struct stat info;
+  if (fstat(fd, &info) != 0) return ErrnoStatus(errno, absl::StrCat(path, ": cannot stat"));
+  if (!S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": ", S_ISDIR(info.st_mode) ? "a folder" : "not a regular file", ", wanted a file"));
+  }
+  file.size_ = info.st_size;
+  return file;
+}
+
+File::File(File&& other) noexcept
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), size_(other.size_) {}
+
+File& File::operator=(File&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(fd_, other.fd_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+File::~File() {
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::Status File::ReadAt(int64_t offset, absl::Span<uint8_t> out) const {
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t n =
+        pread(fd_, out.data() + done, out.size() - done, offset + static_cast<int64_t>(done));
+    if (n > 0) {
+      done += n;
+    } else if (n == 0) {
+      return absl::DataLossError(
+          absl::StrCat(path_, ": the file ends at byte ", offset + static_cast<int64_t>(done),
+                       ", wanted bytes ", offset, " to ", offset + static_cast<int64_t>(out.size()),
+                       " (cut or still downloading?)"));
+    } else if (errno != EINTR) {
+      return absl::DataLossError(absl::StrCat(path_, ": reading at byte ",
+                                              offset + static_cast<int64_t>(done), ": ",
+                                              std::strerror(errno)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path, int64_t limit) {
+  absl::StatusOr<File> file = File::Open(path);
+  if (!file.ok()) return file.status();
+  if (file->size() > limit) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(path, ": ", file->size(), " bytes, the limit is ", limit));
+  }
+  std::string text(file->size(), '\0');
+  absl::Status read =
+      file->ReadAt(0, absl::MakeSpan(reinterpret_cast<uint8_t*>(text.data()), text.size()));
+  if (!read.ok()) return read;
+  return text;
+}
+
+}  // namespace quire
