@@ -25,6 +25,9 @@ extern const int8_t kQ4Codebook[kCodebookSize];
 void EncodeUnit(const Geometry& geometry, const int8_t* codebook, const float* column_weights, const float* rows,
                 int64_t n_rows, uint8_t* out, EncodingError* error);
 
+// Whether no value is NaN or infinite.
+bool AllFinite(absl::Span<const float> values);
+
 // Carries GGUF blocks over bit for bit. rows: n_rows x (cols / 32) blocks of 18 (Q4_0) or 34 (Q8_0) bytes, row after row.
 // Preconditions: geometry.encoding is kQ4_0 or kQ8, and geometry.cols a multiple of 32.
 void RepackGgmlUnit(const Geometry& geometry, const uint8_t* blocks, int64_t n_rows, uint8_t* out);
