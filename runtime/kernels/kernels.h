@@ -1,13 +1,22 @@
-// The kernels' one table. Each ISA is one file with one external symbol, a function that returns its table; the scalar
-// file is the readable definition and the oracle of the others. Plain C++ only, so that per-file compiler flags cannot
-// leak into shared inline functions.
+// The kernels' one table. Each ISA is one file with one external symbol, a function that returns
+// its table; the scalar file is the readable definition and the oracle of the others. Plain C++
+// only, so that per-file compiler flags cannot leak into shared inline functions.
 //
-// Activations that meet integer weights (q8, q4, q4_0) are quantized to int8, one f32 scale per token and group of 32
-// columns: scale = max|x| / 127, q = round(x / scale) to nearest even. Layout for a batch of n tokens (so that a tile of
-// tokens is contiguous within a group):
+// Every table gives the same bits. scalar.cc fixes the order of each f32 operation; a fused
+// multiply-add stands where it has one and nowhere else (compile with -ffp-contract=off). So what a
+// model says depends neither on the CPU, nor on how a prompt is cut into batches or the work into
+// threads. Kernels are thread-safe where their outputs do not overlap.
+//
+// Activations that meet integer weights (q8, q4, q4_0) are quantized to int8, one f32 scale per
+// token and group of 32 columns: scale = max|x| / 127, q = round(x * (127 / max|x|)) to nearest
+// even. A group whose max|x| is under 2^-120 becomes zeros; one that holds NaN or Inf gets scale
+// NaN, which then shows in every y. Layout for a batch of n tokens (so that a tile of tokens is
+// contiguous within a group):
 //   q     [groups][n][32] int8
 //   scale [groups][n] f32
-//   sum   [groups][n] int32, the sum of the group's 32 q values
+//   bias  [groups][n] int32, -128 x the sum of the group's 32 q values: where a dot product wants
+//   unsigned weights, an
+//         accumulator that starts at it takes w + 128 for w
 #ifndef QUIRE_RUNTIME_KERNELS_KERNELS_H_
 #define QUIRE_RUNTIME_KERNELS_KERNELS_H_
 
@@ -17,46 +26,84 @@
 
 namespace quire {
 
+// What attention accumulates on its stack.
+inline constexpr int kMaxHeadDim = 512;
+
 struct QuantizedActivations {
   int8_t* q;
   float* scale;
-  int32_t* sum;
+  int32_t* bias;
 };
 
 struct MatmulArgs {
-  const uint8_t* panels;     // first of the panels to multiply, in the layout of format/packed_layout.h (PANELS)
-  int64_t panel_bytes;       // from one panel to the next
+  const uint8_t*
+      panels;  // first of the panels to multiply, in the layout of format/packed_layout.h (PANELS)
+  int64_t panel_bytes;  // from one panel to the next
   int64_t n_panels;
-  int64_t groups;            // padded columns / 32
-  const int8_t* codebook;    // 16 values, or null
-  QuantizedActivations xq;   // integer encodings read these
-  const float* x;            // float encodings read these: [n_tokens][x_stride], padded columns zero
+  int64_t groups;           // padded columns / 32
+  const int8_t* codebook;   // 16 values, or null
+  QuantizedActivations xq;  // integer encodings read these
+  const float* x;           // float encodings read these: [n_tokens][x_stride], padded columns zero
   int64_t x_stride;
-  int64_t n_tokens;          // 1: decode
-  float* y;                  // y[t * y_stride + 16 * panel + row], row 0..15 (rows are padded: y has room)
+  int64_t n_tokens;  // 1: decode
+  float* y;          // y[t * y_stride + 16 * panel + row], row 0..15 (rows are padded: y has room)
   int64_t y_stride;
 };
 
-using MatmulFunction = void (*)(const MatmulArgs&);
+// One KV head, the query heads that share it, and consecutive tokens. Query head h of token t is
+// the head_dim floats at q + t * q_stride + h * head_dim; it sees the n_positions + t first cached
+// positions (causal), n_positions >= 1. Its result softmax(scale * q.k) v goes to out + t *
+// out_stride + h * head_dim. Threads split it by KV heads, and by tokens or query heads where that
+// balances better: the bits stay the same.
+struct AttentionArgs {
+  const float* q;
+  int64_t q_stride;
+  int64_t n_heads;
+  int64_t n_tokens;
+  const uint16_t* keys;    // f16 [position][kv_stride], of which head_dim are read
+  const uint16_t* values;  // likewise
+  int64_t kv_stride;
+  int64_t n_positions;
+  int64_t head_dim;  // 1..kMaxHeadDim
+  float scale;
+  float* out;
+  int64_t out_stride;
+};
 
 struct KernelTable {
   const char* name;  // "scalar", "avx2", "avx512vnni", ... as in QUIRE_KERNELS
   // Whether this CPU (and its operating system) can run it.
   bool (*supported)();
   // y = W x for each encoding, indexed by Encoding - 1.
-  MatmulFunction matmul[kNumEncodings];
-  // Quantizes tokens [t0, t1) of x[n_tokens][x_stride] over `groups` groups into out (laid out for n_tokens).
-  void (*quantize)(const float* x, int64_t x_stride, int64_t n_tokens, int64_t t0, int64_t t1, int64_t groups,
-                   const QuantizedActivations& out);
-  // out[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps). In f32, the sum in lanes; out may be x.
+  void (*matmul[kNumEncodings])(const MatmulArgs&);
+  // Quantizes tokens [t0, t1) of x[n_tokens][x_stride] over `groups` groups into out (laid out for
+  // n_tokens).
+  void (*quantize)(const float* x, int64_t x_stride, int64_t n_tokens, int64_t t0, int64_t t1,
+                   int64_t groups, const QuantizedActivations& out);
+  // out[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps); out may be x.
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
-  // gate[i] = silu(gate[i]) * up[i].
+  // gate[i] = silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)).
   void (*silu_mul)(float* gate, const float* up, int64_t n);
-  // Attention of one query head over n cached positions (keys and values f16, [position][kv_stride]):
-  // out[head_dim] = softmax(scale * q.k) v. `scores` is scratch of n floats.
-  void (*attention)(const float* q, const uint16_t* keys, const uint16_t* values, int64_t kv_stride, int64_t n,
-                    int64_t head_dim, float scale, float* scores, float* out);
+  // f32 to f16, to nearest even: rows of the KV cache.
+  void (*to_half)(const float* x, int64_t n, uint16_t* out);
+  void (*attention)(const AttentionArgs&);
 };
+
+// Constants of the definition, shared by the tables.
+
+// Positions that softmax takes at a time: a query's running maximum moves once a block.
+inline constexpr int kAttentionBlock = 64;
+
+// exp(x) = 2^n (1 + r + r^2 P(r)), n = round(x / ln 2), r = x - n ln 2 (in two steps). P is a
+// minimax fit for |r| <= ln 2 / 2; within 1.1 ulp for x in [kExpMin, kExpMax], to which x is
+// clamped.
+inline constexpr float kExpMin = -87.0f, kExpMax = 88.0f;
+inline constexpr float kLog2E = 0x1.715476p+0f;
+inline constexpr float kRound =
+    12582912.0f;  // 1.5 x 2^23: added to a small float, leaves it rounded in the low bits
+inline constexpr float kLn2High = 0x1.62e430p-1f, kLn2Low = -0x1.05c610p-29f;
+inline constexpr float kExpP[5] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558f2p-5f, 0x1.123a20p-7f,
+                                   0x1.6a23cep-10f};
 
 const KernelTable& ScalarKernels();
 #if defined(__x86_64__)
@@ -66,7 +113,8 @@ const KernelTable& Avx512VnniKernels();
 
 // Every table of this build, best last. Ends with a null pointer.
 const KernelTable* const* AllKernels();
-// The best that this CPU supports, or the one that QUIRE_KERNELS names. Null where that one is unknown or cannot run here.
+// The best that this CPU supports, or the one that QUIRE_KERNELS names. Null where that one is
+// unknown or cannot run here.
 const KernelTable* ChooseKernels();
 
 }  // namespace quire

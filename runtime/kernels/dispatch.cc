@@ -1,0 +1,26 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/kernels/kernels.h"
+
+namespace quire {
+
+const KernelTable* const* AllKernels() {
+  static const KernelTable* const kAll[] = {
+      &ScalarKernels(),
+      nullptr,
+  };
+  return kAll;
+}
+
+const KernelTable* ChooseKernels() {
+  const char* name = getenv("QUIRE_KERNELS");
+  const KernelTable* best = nullptr;
+  for (const KernelTable* const* k = AllKernels(); *k != nullptr; ++k) {
+    if (name != nullptr && *name != '\0' && strcmp(name, (*k)->name) != 0) continue;
+    if ((*k)->supported()) best = *k;
+  }
+  return best;
+}
+
+}  // namespace quire

@@ -1,0 +1,229 @@
+// The definition: what every kernel computes, one f32 operation after another. See kernels.h.
+#include <math.h>
+
+#include "format/half.h"
+#include "runtime/kernels/kernels.h"
+
+namespace quire {
+namespace {
+
+constexpr int kLanes =
+    16;  // sums over columns run in 16 lanes, column c in lane c % 16, and end in Fold
+
+float Fold(float lane[kLanes]) {
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  }
+  return lane[0];
+}
+
+float Exp(float x) {
+  x = kExpMin > x ? kExpMin : x;  // NaN stays
+  x = kExpMax < x ? kExpMax : x;
+  const float rounded = fmaf(x, kLog2E, kRound);
+  const float n = rounded - kRound;
+  const float r = fmaf(n, -kLn2Low, fmaf(n, -kLn2High, x));
+  float p = kExpP[4];
+  for (int i = 3; i >= 0; --i) p = fmaf(p, r, kExpP[i]);
+  const float exp_r = fmaf(p, r * r, r) + 1.0f;
+  return exp_r * BitsToFloat((FloatToBits(rounded) << 23) + 0x3f800000);  // x 2^n
+}
+
+template <typename T>
+T Load(const uint8_t* p) {
+  T value;
+  memcpy(&value, p, sizeof value);
+  return value;
+}
+
+// Where group g of a panel lies.
+struct Group {
+  const uint8_t* scales;  // 16 rows
+  const uint8_t* codes;
+};
+
+template <Encoding E>
+Group FindGroup(const uint8_t* panel, int64_t groups, int64_t g) {
+  constexpr EncodingInfo info = Info(E);
+  constexpr int64_t code_bytes = kPanelRows * kGroupColumns * info.code_bits / 8;
+  constexpr int64_t scale_bytes = kPanelRows * info.scale_bytes;
+  const int64_t first = g / kBlockGroups * kBlockGroups;
+  const int64_t in_block = groups - first < kBlockGroups ? groups - first : kBlockGroups;
+  const uint8_t* block =
+      panel + (info.row_scale ? kPanelRows * 4 : 0) + first * (scale_bytes + code_bytes);
+  const int64_t padded_scales = (in_block * scale_bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+  return {block + (g - first) * scale_bytes, block + padded_scales + (g - first) * code_bytes};
+}
+
+// The integer that the code of (row, column k of the group) stands for.
+template <Encoding E>
+int Code(const uint8_t* codes, const int8_t* codebook, int row, int k) {
+  if (E == Encoding::kQ8) return static_cast<int8_t>(codes[k / 4 * kLineBytes + 4 * row + k % 4]);
+  const int byte = codes[k % 16 / 4 * kLineBytes + 4 * row + k % 4];
+  const int nibble = k < 16 ? byte & 15 : byte >> 4;
+  return E == Encoding::kQ4 ? codebook[nibble] : nibble - 8;
+}
+
+template <Encoding E>
+float WeightScale(const uint8_t* scales, int row) {
+  if (E == Encoding::kQ4) return static_cast<int8_t>(scales[row]);
+  return HalfToFloat(Load<uint16_t>(scales + 2 * row));
+}
+
+// Exact within a group; over groups one chain of fused multiply-adds, in order.
+template <Encoding E>
+void MatmulInteger(const MatmulArgs& a) {
+  for (int64_t panel = 0; panel < a.n_panels; ++panel) {
+    const uint8_t* base = a.panels + panel * a.panel_bytes;
+    for (int64_t t = 0; t < a.n_tokens; ++t) {
+      float* y = a.y + t * a.y_stride + panel * kPanelRows;
+      for (int row = 0; row < kPanelRows; ++row) {
+        float sum = 0;
+        for (int64_t g = 0; g < a.groups; ++g) {
+          const Group group = FindGroup<E>(base, a.groups, g);
+          const int8_t* q = a.xq.q + (g * a.n_tokens + t) * kGroupColumns;
+          int32_t dot = 0;
+          for (int k = 0; k < kGroupColumns; ++k)
+            dot += q[k] * Code<E>(group.codes, a.codebook, row, k);
+          const float scale = WeightScale<E>(group.scales, row) * a.xq.scale[g * a.n_tokens + t];
+          sum = fmaf(static_cast<float>(dot), scale, sum);
+        }
+        y[row] = Info(E).row_scale ? sum * Load<float>(base + 4 * row) : sum;
+      }
+    }
+  }
+}
+
+template <Encoding E>
+float Weight(const uint8_t* codes, int row, int k) {
+  if (E == Encoding::kF32) return Load<float>(codes + k * kLineBytes + 4 * row);
+  const uint16_t half = Load<uint16_t>(codes + k / 2 * kLineBytes + 4 * row + k % 2 * 2);
+  return E == Encoding::kF16 ? HalfToFloat(half) : Bfloat16ToFloat(half);
+}
+
+// Two chains of fused multiply-adds, even and odd columns, in order.
+template <Encoding E>
+void MatmulFloat(const MatmulArgs& a) {
+  for (int64_t panel = 0; panel < a.n_panels; ++panel) {
+    const uint8_t* base = a.panels + panel * a.panel_bytes;
+    for (int64_t t = 0; t < a.n_tokens; ++t) {
+      const float* x = a.x + t * a.x_stride;
+      for (int row = 0; row < kPanelRows; ++row) {
+        float even = 0, odd = 0;
+        for (int64_t g = 0; g < a.groups; ++g) {
+          const uint8_t* codes = FindGroup<E>(base, a.groups, g).codes;
+          for (int k = 0; k < kGroupColumns; k += 2) {
+            even = fmaf(Weight<E>(codes, row, k), x[g * kGroupColumns + k], even);
+            odd = fmaf(Weight<E>(codes, row, k + 1), x[g * kGroupColumns + k + 1], odd);
+          }
+        }
+        a.y[t * a.y_stride + panel * kPanelRows + row] = even + odd;
+      }
+    }
+  }
+}
+
+void Quantize(const float* x, int64_t x_stride, int64_t n_tokens, int64_t t0, int64_t t1,
+              int64_t groups, const QuantizedActivations& out) {
+  constexpr uint32_t kTiny = 0x03800000;  // 2^-120
+  constexpr uint32_t kInf = 0x7f800000;
+  for (int64_t t = t0; t < t1; ++t) {
+    for (int64_t g = 0; g < groups; ++g) {
+      const float* from = x + t * x_stride + g * kGroupColumns;
+      const int64_t at = g * n_tokens + t;
+      uint32_t bits = 0;  // of the largest magnitude; those of NaN are larger still
+      for (int k = 0; k < kGroupColumns; ++k) {
+        const uint32_t magnitude = FloatToBits(from[k]) & 0x7fffffff;
+        bits = magnitude > bits ? magnitude : bits;
+      }
+      const float max = BitsToFloat(bits);
+      const bool plain = bits >= kTiny && bits < kInf;
+      const float inverse = plain ? 127.0f / max : 0.0f;
+      int32_t sum = 0;
+      for (int k = 0; k < kGroupColumns; ++k) {
+        const int32_t q = plain ? static_cast<int32_t>(nearbyintf(from[k] * inverse)) : 0;
+        out.q[at * kGroupColumns + k] = static_cast<int8_t>(q);
+        sum += q;
+      }
+      out.scale[at] = plain ? max / 127.0f : bits < kInf ? 0.0f : NAN;
+      out.bias[at] = -128 * sum;
+    }
+  }
+}
+
+void RmsNorm(const float* x, const float* weight, int64_t n, float eps, float* out) {
+  float lane[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) lane[i % kLanes] = fmaf(x[i], x[i], lane[i % kLanes]);
+  const float scale = 1.0f / sqrtf(Fold(lane) / static_cast<float>(n) + eps);
+  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * scale * weight[i];
+}
+
+void SiluMul(float* gate, const float* up, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / (1.0f + Exp(-gate[i])) * up[i];
+}
+
+void ToHalf(const float* x, int64_t n, uint16_t* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = FloatToHalf(x[i]);
+}
+
+// Softmax by blocks (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018):
+// where a block raises the maximum, what was summed so far shrinks by exp(old - new).
+void AttendOne(const AttentionArgs& a, const float* q, int64_t n, float* out) {
+  float sum[kMaxHeadDim] = {}, weight_lane[kLanes] = {};
+  float max = -INFINITY;
+  for (int64_t first = 0; first < n; first += kAttentionBlock) {
+    const int64_t count = n - first < kAttentionBlock ? n - first : kAttentionBlock;
+    float weight[kAttentionBlock], new_max = max;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint16_t* key = a.keys + (first + i) * a.kv_stride;
+      float lane[kLanes] = {};
+      for (int64_t d = 0; d < a.head_dim; ++d) {
+        lane[d % kLanes] = fmaf(q[d], HalfToFloat(key[d]), lane[d % kLanes]);
+      }
+      weight[i] = Fold(lane) * a.scale;
+      new_max = weight[i] > new_max ? weight[i] : new_max;
+    }
+    const float shrink = Exp(max - new_max);
+    max = new_max;
+    for (int i = 0; i < kLanes; ++i) weight_lane[i] *= shrink;
+    for (int64_t i = 0; i < count; ++i) {
+      weight[i] = Exp(weight[i] - max);
+      weight_lane[i % kLanes] += weight[i];
+    }
+    for (int64_t d = 0; d < a.head_dim; ++d) {
+      sum[d] *= shrink;
+      for (int64_t i = 0; i < count; ++i) {
+        sum[d] = fmaf(weight[i], HalfToFloat(a.values[(first + i) * a.kv_stride + d]), sum[d]);
+      }
+    }
+  }
+  const float total = Fold(weight_lane);
+  for (int64_t d = 0; d < a.head_dim; ++d) out[d] = sum[d] / total;
+}
+
+void Attention(const AttentionArgs& a) {
+  for (int64_t t = 0; t < a.n_tokens; ++t) {
+    for (int64_t h = 0; h < a.n_heads; ++h) {
+      AttendOne(a, a.q + t * a.q_stride + h * a.head_dim, a.n_positions + t,
+                a.out + t * a.out_stride + h * a.head_dim);
+    }
+  }
+}
+
+constexpr KernelTable kTable = {
+    "scalar",
+    [] { return true; },
+    {MatmulFloat<Encoding::kF32>, MatmulFloat<Encoding::kF16>, MatmulFloat<Encoding::kBF16>,
+     MatmulInteger<Encoding::kQ8>, MatmulInteger<Encoding::kQ4>, MatmulInteger<Encoding::kQ4_0>},
+    Quantize,
+    RmsNorm,
+    SiluMul,
+    ToHalf,
+    Attention,
+};
+
+}  // namespace
+
+const KernelTable& ScalarKernels() { return kTable; }
+
+}  // namespace quire
