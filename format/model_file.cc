@@ -233,7 +233,7 @@ absl::StatusOr<pb::Tokenizer> ModelFile::LoadTokenizer() const {
   return tokenizer;
 }
 
-absl::Status ModelFile::Verify(void (*progress)(int64_t done, int64_t total)) const {
+absl::Status ModelFile::Verify(absl::FunctionRef<void(int64_t done_bytes)> progress) const {
   const File& file = file_.file();
   constexpr int64_t kChunk = 1 << 20;
   // Ranges that must be zero: from the end of one part to the start of the next.
@@ -289,7 +289,7 @@ absl::Status ModelFile::Verify(void (*progress)(int64_t done, int64_t total)) co
         }
       }
       const int64_t total_done = done.fetch_add(n * unit_bytes) + n * unit_bytes;
-      if (progress != nullptr && thread == 0) progress(total_done, file.size());
+      if (thread == 0) progress(total_done);
     }
     const uint64_t found = XXH3_64bits_digest(state);
     XXH3_freeState(state);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -70,9 +71,9 @@ class ModelFile {
   // Checks the section's checksum and parses it. NotFound where the file has none.
   absl::StatusOr<pb::Tokenizer> LoadTokenizer() const;
 
-  // Reads every byte: all checksums, all padding zero, every scale finite. `progress` (may be null)
-  // hears of bytes done.
-  absl::Status Verify(void (*progress)(int64_t done, int64_t total)) const;
+  // Reads every byte: all checksums, all padding zero, every scale finite. `progress` hears of
+  // bytes done, from one thread.
+  absl::Status Verify(absl::FunctionRef<void(int64_t done_bytes)> progress) const;
 
  private:
   explicit ModelFile(MappedFile file) : file_(std::move(file)) {}

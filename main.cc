@@ -1,0 +1,70 @@
+// One binary, `quire VERB`: a table of verbs, nothing else.
+#include <signal.h>
+
+#include <cstring>
+#include <iostream>
+
+#include "absl/types/span.h"
+#include "convert/convert_command.h"
+#include "format/command_line.h"
+#include "format/verify_command.h"
+#include "inspect_command.h"
+#include "quantize/quantize_command.h"
+#include "runtime/bench_command.h"
+#include "runtime/perplexity_command.h"
+#include "runtime/run_command.h"
+
+namespace {
+
+using Command = int (*)(absl::Span<char* const> args);
+
+constexpr struct {
+  const char* name;
+  Command command;
+  const char* sentence;
+} kVerbs[] = {
+    {"convert", quire::ConvertCommand,
+     "turn a PyTorch, safetensors or GGUF checkpoint into one .quire file"},
+    {"quantize", quire::QuantizeCommand, "encode a .quire file's weights in fewer bits"},
+    {"run", quire::RunCommand, "generate text, straight from the mapped file"},
+    {"bench", quire::BenchCommand, "measure load time, memory and speed"},
+    {"perplexity", quire::PerplexityCommand, "measure how well a model predicts a text"},
+    {"inspect", quire::InspectCommand,
+     "list what a .quire file or a checkpoint holds, without loading it"},
+    {"verify", quire::VerifyCommand, "check every byte of a .quire file against its checksums"},
+};
+
+void PrintUsage(std::ostream& out) {
+  out << "quire: 4-bit models that run from the page cache.\n\n"
+         "  quire convert checkpoint/ model.quire && quire run model.quire -p \"Once upon a "
+         "time\"\n\n"
+         "usage: quire VERB ... (each has --help)\n";
+  for (const auto& verb : kVerbs) {
+    out << "  " << verb.name << std::string(12 - std::strlen(verb.name), ' ') << verb.sentence
+        << "\n";
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  signal(SIGXFSZ, SIG_IGN);  // a write over the file size limit is an error of that write
+  if (argc < 2) {
+    PrintUsage(std::cerr);
+    return quire::kExitUsage;
+  }
+  const absl::string_view name = argv[1];
+  for (const auto& verb : kVerbs) {
+    if (name == verb.name) return verb.command(absl::MakeConstSpan(argv + 2, argc - 2));
+  }
+  if (name == "--help" || name == "-h" || name == "help") {
+    PrintUsage(std::cout);
+    return quire::kExitOk;
+  }
+  if (name == "--version") {
+    std::cout << "quire " << QUIRE_VERSION << "\n";
+    return quire::kExitOk;
+  }
+  std::cerr << "quire: unknown verb \"" << name << "\" (see quire --help)\n";
+  return quire::kExitUsage;
+}
