@@ -90,11 +90,11 @@ class TensorSource {
 
   // Checks what the container itself says about the integrity of the tensor's bytes (zip: CRC-32 of
   // the record; others: nothing to check). Reads the whole record. DataLoss naming the record.
-  virtual absl::Status Verify(int index) const { return absl::OkStatus(); }
+  virtual absl::Status Verify(int /*index*/) const { return absl::OkStatus(); }
 
   // Tensors that are the same memory (tied weights) have the same non-negative alias id; -1: not
   // shared.
-  virtual int Alias(int index) const { return -1; }
+  virtual int Alias(int /*index*/) const { return -1; }
 
   // Strings, numbers and flags that stood beside the tensors, by dotted path ("config.hidden_size"
   // -> "64", JSON text of the value). What hyperparameters of llama2.c-style files and GGUF
