@@ -1,0 +1,202 @@
+#include "runtime/model.h"
+
+#include <sys/stat.h>
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "runtime/kernels/kernels.h"
+
+namespace quire {
+namespace {
+
+// Architectures share one forward pass; the attention biases are what may differ.
+struct Architecture {
+  const char* name;
+  bool attention_biases;
+};
+constexpr Architecture kArchitectures[] = {{"llama", false}, {"mistral", false}, {"qwen2", true}};
+
+absl::StatusOr<Architecture> FindArchitecture(const std::string& name) {
+  std::vector<std::string> known;
+  for (const Architecture& a : kArchitectures) {
+    if (name == a.name) return a;
+    known.push_back(a.name);
+  }
+  return absl::UnimplementedError(absl::StrCat("architecture \"", name,
+                                               "\" is not one that this version runs (",
+                                               absl::StrJoin(known, ", "), ")"));
+}
+
+absl::Status CheckConfig(const pb::ModelConfig& c) {
+  const std::pair<const char*, int64_t> counts[] = {
+      {"n_layers", c.n_layers()},     {"n_heads", c.n_heads()},
+      {"n_kv_heads", c.n_kv_heads()}, {"head_dim", c.head_dim()},
+      {"hidden_dim", c.hidden_dim()}, {"ffn_dim", c.ffn_dim()},
+      {"vocab_size", c.vocab_size()}, {"context_tokens", c.context_tokens()}};
+  for (const auto& [name, value] : counts) {
+    if (value < 1 || value > int64_t{1} << 24) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("config: ", name, " is ", value, ", wanted 1 to 16777216"));
+    }
+  }
+  if (c.n_heads() % c.n_kv_heads() != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "config: n_heads ", c.n_heads(), " is no multiple of n_kv_heads ", c.n_kv_heads()));
+  }
+  if (c.head_dim() % 2 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("config: head_dim ", c.head_dim(), " is odd"));
+  }
+  if (c.head_dim() > kMaxHeadDim) {
+    return absl::UnimplementedError(
+        absl::StrCat("config: head_dim ", c.head_dim(), " is more than ", kMaxHeadDim));
+  }
+  if (!(c.norm_eps() >= 0) || !std::isfinite(c.norm_eps())) {
+    return absl::InvalidArgumentError(absl::StrCat("config: norm_eps is ", c.norm_eps()));
+  }
+  if (!(c.rope_theta() > 0) || !std::isfinite(c.rope_theta())) {
+    return absl::InvalidArgumentError(absl::StrCat("config: rope_theta is ", c.rope_theta()));
+  }
+  const pb::RopeScaling& s = c.rope_scaling();
+  switch (s.kind()) {
+    case pb::RopeScaling::NONE:
+      return absl::OkStatus();
+    case pb::RopeScaling::LINEAR:
+      if (s.factor() > 0 && std::isfinite(s.factor())) return absl::OkStatus();
+      return absl::InvalidArgumentError(
+          absl::StrCat("config: rope_scaling.factor is ", s.factor()));
+    case pb::RopeScaling::LLAMA3:
+      if (s.factor() > 0 && std::isfinite(s.factor()) && s.low_freq_factor() > 0 &&
+          s.high_freq_factor() > s.low_freq_factor() && std::isfinite(s.high_freq_factor()) &&
+          s.original_context_tokens() > 0) {
+        return absl::OkStatus();
+      }
+      return absl::InvalidArgumentError(absl::StrCat(
+          "config: rope_scaling of kind llama3 has factor ", s.factor(), ", low_freq_factor ",
+          s.low_freq_factor(), ", high_freq_factor ", s.high_freq_factor(),
+          ", original_context_tokens ", s.original_context_tokens()));
+    default:
+      return absl::UnimplementedError(
+          absl::StrCat("config: rope_scaling.kind ", static_cast<int>(s.kind())));
+  }
+}
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+// Finds tensors by name and checks what they are. The first error stays; later calls return empty
+// values.
+class Binder {
+ public:
+  explicit Binder(const ModelFile& file) : file_(file) {}
+  const absl::Status& status() const { return status_; }
+
+  const TensorView* Tensor(const std::string& name, const std::vector<int64_t>& shape) {
+    if (!status_.ok()) return nullptr;
+    const TensorView* view = file_.Find(name);
+    if (view == nullptr) {
+      status_ = absl::InvalidArgumentError(absl::StrCat("tensor ", name, " is missing"));
+    } else if (view->shape != shape) {
+      status_ = absl::InvalidArgumentError(
+          absl::StrCat("tensor ", name, " has the shape ", ShapeText(view->shape),
+                       "; the configuration wants ", ShapeText(shape)));
+      view = nullptr;
+    }
+    return view;
+  }
+
+  Matrix Panels(const std::string& name, int64_t rows, int64_t cols) {
+    const TensorView* view = Tensor(name, {rows, cols});
+    if (view == nullptr) return {};
+    if (view->geometry.layout != Layout::kPanels) {
+      status_ = absl::InvalidArgumentError(
+          absl::StrCat("tensor ", name, " is multiplied, but its layout is not PANELS"));
+      return {};
+    }
+    return {view->geometry, view->codebook, view->data};
+  }
+
+  const float* Vector(const std::string& name, int64_t n) {
+    const TensorView* view = Tensor(name, {n});
+    if (view == nullptr) return nullptr;
+    if (view->geometry.layout != Layout::kRows || view->geometry.encoding != Encoding::kF32) {
+      status_ = absl::InvalidArgumentError(
+          absl::StrCat("tensor ", name, " is a vector, but not f32 in the layout ROWS"));
+      return nullptr;
+    }
+    return reinterpret_cast<const float*>(view->data);
+  }
+
+ private:
+  const ModelFile& file_;
+  absl::Status status_;
+};
+
+}  // namespace
+
+absl::Status Model::Bind() {
+  const pb::ModelConfig& c = config();
+  const absl::StatusOr<Architecture> architecture = FindArchitecture(c.architecture());
+  if (!architecture.ok()) return architecture.status();
+  if (absl::Status status = CheckConfig(c); !status.ok()) return status;
+
+  const int64_t hidden = c.hidden_dim(), ffn = c.ffn_dim(), vocab = c.vocab_size();
+  const int64_t q_dim = int64_t{c.n_heads()} * c.head_dim(),
+                kv_dim = int64_t{c.n_kv_heads()} * c.head_dim();
+  Binder bind(file_);
+  embedding_ = bind.Tensor("embedding", {vocab, hidden});
+  for (uint32_t l = 0; l < c.n_layers() && bind.status().ok(); ++l) {
+    const std::string prefix = absl::StrCat("layers.", l, ".");
+    const bool biases = architecture->attention_biases;
+    Layer layer;
+    layer.attn_norm = bind.Vector(prefix + "attn_norm", hidden);
+    layer.wq = bind.Panels(prefix + "wq", q_dim, hidden);
+    layer.wk = bind.Panels(prefix + "wk", kv_dim, hidden);
+    layer.wv = bind.Panels(prefix + "wv", kv_dim, hidden);
+    layer.bq = biases ? bind.Vector(prefix + "bq", q_dim) : nullptr;
+    layer.bk = biases ? bind.Vector(prefix + "bk", kv_dim) : nullptr;
+    layer.bv = biases ? bind.Vector(prefix + "bv", kv_dim) : nullptr;
+    layer.wo = bind.Panels(prefix + "wo", hidden, q_dim);
+    layer.ffn_norm = bind.Vector(prefix + "ffn_norm", hidden);
+    layer.w_gate = bind.Panels(prefix + "w_gate", ffn, hidden);
+    layer.w_up = bind.Panels(prefix + "w_up", ffn, hidden);
+    layer.w_down = bind.Panels(prefix + "w_down", hidden, ffn);
+    layers_.push_back(layer);
+  }
+  norm_ = bind.Vector("norm", hidden);
+  output_ = bind.Panels(c.tied_embeddings() ? "embedding" : "output", vocab, hidden);
+  return bind.status();
+}
+
+absl::StatusOr<Model> Model::Open(const std::string& path) {
+  absl::StatusOr<ModelFile> file = ModelFile::Open(path);
+  if (!file.ok()) return file.status();
+  Model model(*std::move(file));
+  if (absl::Status status = model.Bind(); !status.ok()) {
+    return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+  }
+  return model;
+}
+
+int64_t Model::decode_bytes() const {
+  int64_t bytes = 0;
+  for (const TensorView& view : file_.tensors()) {
+    const bool gathered = &view == embedding_ && !config().tied_embeddings();
+    bytes += gathered ? view.geometry.unit_bytes() : view.bytes;
+  }
+  return bytes;
+}
+
+absl::Status Model::CheckUnchanged() const {
+  const File& file = file_.mapping().file();
+  struct stat now;
+  if (fstat(file.fd(), &now) != 0 || now.st_size == file.size()) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(file.path(), ": was ", file.size(),
+                                          " bytes long when it was opened and is ", now.st_size,
+                                          " now: the output cannot be trusted"));
+}
+
+}  // namespace quire

@@ -1,0 +1,380 @@
+#include "runtime/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/rope.h"
+
+namespace quire {
+namespace {
+
+// Queries of one head that one thread takes at a time.
+constexpr int64_t kQueryBlock = 16;
+
+// Hands out 64-byte aligned stretches of memory; over a null base it only counts.
+class Allotter {
+ public:
+  explicit Allotter(uint8_t* base) : base_(base) {}
+  int64_t used() const { return used_; }
+
+  template <typename T>
+  T* Take(int64_t n) {
+    T* start = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
+    used_ = RoundUp(used_ + n * static_cast<int64_t>(sizeof(T)), kLineBytes);
+    return start;
+  }
+
+  QuantizedActivations TakeQuantized(int64_t n, int64_t columns) {
+    const int64_t groups = columns / kGroupColumns;
+    int8_t* q = Take<int8_t>(n * columns);
+    float* scale = Take<float>(n * groups);
+    return {q, scale, Take<int32_t>(n * groups)};
+  }
+
+ private:
+  uint8_t* base_;
+  int64_t used_ = 0;
+};
+
+int64_t PadColumns(int64_t n) { return RoundUp(n, kGroupColumns); }
+
+}  // namespace
+
+Transformer::Transformer(const Model& model, const KernelTable& kernels, ThreadPool& pool,
+                         KvCache cache, int64_t max_logits)
+    : model_(model),
+      config_(model.config()),
+      kernels_(kernels),
+      pool_(pool),
+      cache_(std::move(cache)),
+      max_logits_(max_logits),
+      frequencies_(RopeFrequencies(config_)),
+      head_dim_(config_.head_dim()),
+      q_dim_(config_.n_heads() * head_dim_),
+      kv_dim_(config_.n_kv_heads() * head_dim_),
+      hidden_stride_(PadColumns(config_.hidden_dim())),
+      q_stride_(PadColumns(q_dim_)),
+      kv_stride_(PadColumns(kv_dim_)),
+      ffn_stride_(PadColumns(config_.ffn_dim())),
+      logits_stride_(RoundUp(config_.vocab_size(), kPanelRows)),
+      own_(pool.size()) {}
+
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(const Model& model,
+                                                                 const KernelTable& kernels,
+                                                                 ThreadPool& pool, int64_t ctx,
+                                                                 int64_t max_logits) {
+  const pb::ModelConfig& config = model.config();
+  if (ctx < 1 || ctx > config.context_tokens()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a context of ", ctx, " tokens; this model takes 1 to ", config.context_tokens()));
+  }
+  absl::StatusOr<KvCache> cache =
+      KvCache::Create(config.n_layers(), config.n_kv_heads(), config.head_dim(), ctx);
+  if (!cache.ok()) return cache.status();
+  max_logits = std::clamp<int64_t>(max_logits, 1, kBatchTokens);
+  std::unique_ptr<Transformer> self(
+      new Transformer(model, kernels, pool, *std::move(cache), max_logits));
+  absl::StatusOr<AnonymousMemory> scratch =
+      AnonymousMemory::Map("scratch memory", self->LayOutScratch(nullptr));
+  if (!scratch.ok()) return scratch.status();
+  self->scratch_ = *std::move(scratch);
+  self->LayOutScratch(self->scratch_.data());
+  return self;
+}
+
+int64_t Transformer::LayOutScratch(uint8_t* base) {
+  Allotter memory(base);
+  constexpr int64_t n = kBatchTokens;
+  const int64_t columns = std::max({hidden_stride_, q_stride_, ffn_stride_});
+  x_ = memory.Take<float>(n * hidden_stride_);
+  delta_ = memory.Take<float>(n * hidden_stride_);
+  cosine_ = memory.Take<float>(n * head_dim_ / 2);
+  sine_ = memory.Take<float>(n * head_dim_ / 2);
+  attention_ = memory.Take<float>(n * q_stride_);
+  gate_ = memory.Take<float>(n * ffn_stride_);
+  // q, k and v are over when the feed-forward block begins. What is multiplied in place (attention,
+  // gate) shares its memory with nothing, since its padding has to stay zero.
+  float* shared = memory.Take<float>(n * std::max(q_stride_ + 2 * kv_stride_, ffn_stride_));
+  q_ = up_ = shared;
+  k_ = q_ + n * q_stride_;
+  v_ = k_ + n * kv_stride_;
+  // No phase norms its input and writes delta.
+  shared_ = {delta_, memory.TakeQuantized(n, columns)};
+  for (InputBuffers& own : own_)
+    own = {memory.Take<float>(hidden_stride_), memory.TakeQuantized(1, columns)};
+  const bool panels = model_.embedding().geometry.layout == Layout::kPanels;
+  unit_rows_ = memory.Take<float>(panels ? pool_.size() * kPanelRows * hidden_stride_ : 0);
+  logits_ = memory.Take<float>(max_logits_ * logits_stride_);
+  return memory.used();
+}
+
+absl::Status Transformer::Forward(absl::Span<const int32_t> tokens) {
+  if (static_cast<int64_t>(tokens.size()) > ctx() - position_) {
+    return absl::ResourceExhaustedError(absl::StrCat(tokens.size(), " tokens after ", position_,
+                                                     " do not fit into a context of ", ctx(),
+                                                     " tokens"));
+  }
+  for (int32_t id : tokens) {
+    if (id < 0 || id >= static_cast<int64_t>(config_.vocab_size())) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "token id ", id, "; the model's embedding has ", config_.vocab_size(), " rows"));
+    }
+  }
+  while (!tokens.empty()) {
+    const absl::Span<const int32_t> batch = tokens.subspan(0, kBatchTokens);
+    ForwardBatch(batch);
+    tokens.remove_prefix(batch.size());
+  }
+  return absl::OkStatus();
+}
+
+void Transformer::ForwardBatch(absl::Span<const int32_t> tokens) {
+  const int64_t n = tokens.size();
+  Embed(tokens);
+  for (int64_t t = 0; t < n; ++t) {
+    RopeAngles(frequencies_, position_ + t, cosine_ + t * head_dim_ / 2, sine_ + t * head_dim_ / 2);
+  }
+  for (size_t l = 0; l < model_.layers().size(); ++l) {
+    const Layer& layer = model_.layers()[l];
+    ProjectQkv(layer, l, n);
+    Attend(l, n);
+    AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr}, n);
+    GateAndUp(layer, n);
+    AddProjection(layer.w_down, {gate_, ffn_stride_, config_.ffn_dim(), nullptr}, n);
+  }
+  position_ += n;
+  batch_ = n;
+}
+
+const float* Transformer::Logits(int64_t first, int64_t count) {
+  const Source source{x_ + first * hidden_stride_, hidden_stride_, config_.hidden_dim(),
+                      model_.norm()};
+  const Matrix& output = model_.output();
+  Phase(source, count, {&output}, [&](int thread, const Input& input) {
+    const Range panels = Share({{&output, 1}}, 0, thread);
+    Multiply(output, panels, input, count, logits_, logits_stride_);
+  });
+  return logits_;
+}
+
+absl::Span<const float> Transformer::Logits() {
+  return absl::MakeConstSpan(Logits(batch_ - 1, 1), config_.vocab_size());
+}
+
+void Transformer::Embed(absl::Span<const int32_t> tokens) {
+  const TensorView& table = model_.embedding();
+  const int64_t unit_rows = table.geometry.unit_rows();
+  pool_.ParallelFor(tokens.size(), [&](int64_t t, int thread) {
+    float* row = x_ + t * hidden_stride_;
+    if (unit_rows == 1) {
+      DecodeUnit(table.geometry, table.codebook, table.data, tokens[t], row);
+      return;
+    }
+    float* rows = unit_rows_ + thread * kPanelRows * hidden_stride_;
+    DecodeUnit(table.geometry, table.codebook, table.data, tokens[t] / unit_rows, rows);
+    std::memcpy(row, rows + tokens[t] % unit_rows * hidden_stride_, hidden_stride_ * sizeof(float));
+  });
+}
+
+// q, k, v = W norm(x) + b; q and k are turned, k and v go to the cache. Each thread finishes the
+// heads that it computes, so that nothing but the attention has to wait for all.
+void Transformer::ProjectQkv(const Layer& layer, int64_t l, int64_t n) {
+  struct Projection {
+    const Matrix* matrix;
+    const float* bias;
+    float* y;
+    int64_t stride;
+    bool rotate;
+  };
+  const Projection projections[] = {{&layer.wq, layer.bq, q_, q_stride_, true},
+                                    {&layer.wk, layer.bk, k_, kv_stride_, true},
+                                    {&layer.wv, layer.bv, v_, kv_stride_, false}};
+  // The fewest panels that hold whole heads.
+  const int64_t unit = std::lcm(head_dim_, int64_t{kPanelRows}) / kPanelRows;
+  const Source source{x_, hidden_stride_, config_.hidden_dim(), layer.attn_norm};
+  Phase(source, n, {&layer.wq, &layer.wk, &layer.wv}, [&](int thread, const Input& input) {
+    for (int i = 0; i < 3; ++i) {
+      const Projection& p = projections[i];
+      const Range panels =
+          Share({{&layer.wq, unit}, {&layer.wk, unit}, {&layer.wv, unit}}, i, thread);
+      Multiply(*p.matrix, panels, input, n, p.y, p.stride);
+      const int64_t begin = panels.begin * kPanelRows;
+      const int64_t end = std::min(panels.end * kPanelRows, p.matrix->rows());
+      for (int64_t t = 0; t < n; ++t) {
+        float* y = p.y + t * p.stride;
+        if (p.bias != nullptr) {
+          for (int64_t r = begin; r < end; ++r) y[r] += p.bias[r];
+        }
+        for (int64_t r = begin; p.rotate && r < end; r += head_dim_) {
+          RopeRotate(cosine_ + t * head_dim_ / 2, sine_ + t * head_dim_ / 2, head_dim_, y + r);
+        }
+        if (p.matrix == &layer.wq) continue;
+        for (int64_t r = begin; r < end; r += head_dim_) {
+          const int64_t head = r / head_dim_;
+          uint16_t* plane = p.matrix == &layer.wk ? cache_.keys(l, head) : cache_.values(l, head);
+          kernels_.to_half(y + r, head_dim_, plane + (position_ + t) * cache_.position_stride());
+        }
+      }
+    }
+  });
+}
+
+// attention = softmax(q k' / sqrt(head_dim)) v, each query over the positions up to its own, or the
+// last sliding_window of them. A batch is cut by KV heads and tokens; a single token by query
+// heads, of which those that share keys stay together where they can.
+void Transformer::Attend(int64_t l, int64_t n) {
+  const int64_t n_heads = config_.n_heads(), group = n_heads / config_.n_kv_heads();
+  if (n == 1) {
+    pool_.Run([&](int thread) {
+      const int64_t end = n_heads * (thread + 1) / pool_.size();
+      for (int64_t head = n_heads * thread / pool_.size(); head < end;) {
+        const int64_t next = std::min(end, (head / group + 1) * group);
+        AttendHeads(l, {head, next}, {0, 1});
+        head = next;
+      }
+    });
+    return;
+  }
+  const int64_t blocks = (n + kQueryBlock - 1) / kQueryBlock;
+  pool_.ParallelFor(config_.n_kv_heads() * blocks, [&](int64_t i, int) {
+    const int64_t head = i % config_.n_kv_heads() * group;
+    const int64_t block = blocks - 1 - i / config_.n_kv_heads();  // those that see most begin
+    AttendHeads(l, {head, head + group},
+                {block * kQueryBlock, std::min(n, (block + 1) * kQueryBlock)});
+  });
+}
+
+// Attention of query heads that share a KV head.
+void Transformer::AttendHeads(int64_t l, Range heads, Range tokens) {
+  const int64_t kv_head = heads.begin / (config_.n_heads() / config_.n_kv_heads());
+  const int64_t window = config_.sliding_window() > 0 ? config_.sliding_window() : ctx();
+  AttentionArgs args;
+  args.q_stride = args.out_stride = q_stride_;
+  args.n_heads = heads.size();
+  args.kv_stride = cache_.position_stride();
+  args.head_dim = head_dim_;
+  args.scale = 1.0f / std::sqrt(static_cast<float>(head_dim_));
+  while (tokens.begin < tokens.end) {
+    // Tokens that see all positions go together, one whose window has begun to move goes alone.
+    const int64_t seen = position_ + tokens.begin + 1;
+    args.n_positions = std::min(seen, window);
+    args.n_tokens = std::clamp<int64_t>(window - seen + 1, 1, tokens.size());
+    args.keys = cache_.keys(l, kv_head) + (seen - args.n_positions) * args.kv_stride;
+    args.values = cache_.values(l, kv_head) + (seen - args.n_positions) * args.kv_stride;
+    args.q = q_ + tokens.begin * q_stride_ + heads.begin * head_dim_;
+    args.out = attention_ + tokens.begin * q_stride_ + heads.begin * head_dim_;
+    kernels_.attention(args);
+    tokens.begin += args.n_tokens;
+  }
+}
+
+// x += W source.
+void Transformer::AddProjection(const Matrix& matrix, const Source& source, int64_t n) {
+  Phase(source, n, {&matrix}, [&](int thread, const Input& input) {
+    const Range panels = Share({{&matrix, 1}}, 0, thread);
+    Multiply(matrix, panels, input, n, delta_, hidden_stride_);
+    for (int64_t t = 0; t < n; ++t) {
+      float* x = x_ + t * hidden_stride_;
+      const float* delta = delta_ + t * hidden_stride_;
+      for (int64_t r = panels.begin * kPanelRows; r < panels.end * kPanelRows; ++r)
+        x[r] += delta[r];
+    }
+  });
+}
+
+// gate = silu(W_gate norm(x)) * (W_up norm(x)).
+void Transformer::GateAndUp(const Layer& layer, int64_t n) {
+  const Source source{x_, hidden_stride_, config_.hidden_dim(), layer.ffn_norm};
+  Phase(source, n, {&layer.w_gate, &layer.w_up}, [&](int thread, const Input& input) {
+    const Range panels = Share({{&layer.w_gate, 1}}, 0, thread);
+    Multiply(layer.w_gate, panels, input, n, gate_, ffn_stride_);
+    Multiply(layer.w_up, panels, input, n, up_, ffn_stride_);
+    for (int64_t t = 0; t < n; ++t) {
+      const int64_t at = t * ffn_stride_ + panels.begin * kPanelRows;
+      kernels_.silu_mul(gate_ + at, up_ + at, panels.size() * kPanelRows);
+    }
+  });
+}
+
+// Prepares the input of some matrices, then lets every thread work on it. A batch is prepared by
+// all threads together; a single token by each thread for itself, which takes less time than
+// waiting for one another.
+void Transformer::Phase(const Source& source, int64_t n,
+                        std::initializer_list<const Matrix*> matrices,
+                        absl::FunctionRef<void(int thread, const Input& input)> work) {
+  bool quantize = false;
+  for (const Matrix* matrix : matrices) quantize |= matrix->is_integer();
+  const auto prepare = [&](int64_t first, int64_t last, const InputBuffers& buffers) -> Input {
+    Input input{source.x, source.stride, buffers.quantized};
+    if (source.norm != nullptr) {
+      for (int64_t t = first; t < last; ++t) {
+        kernels_.rms_norm(source.x + t * source.stride, source.norm, source.columns,
+                          config_.norm_eps(), buffers.normed + t * hidden_stride_);
+      }
+      input.x = buffers.normed;
+      input.stride = hidden_stride_;
+    }
+    if (quantize) {
+      kernels_.quantize(input.x, input.stride, n, first, last,
+                        PadColumns(source.columns) / kGroupColumns, buffers.quantized);
+    }
+    return input;
+  };
+  if (n == 1) {
+    pool_.Run([&](int thread) { work(thread, prepare(0, 1, own_[thread])); });
+    return;
+  }
+  Input input = prepare(0, 0, shared_);
+  if (quantize || source.norm != nullptr) {
+    pool_.Run([&](int thread) {
+      prepare(n * thread / pool_.size(), n * (thread + 1) / pool_.size(), shared_);
+    });
+  }
+  pool_.Run([&](int thread) { work(thread, input); });
+}
+
+// y[t][r] = row r of the matrix times token t of the input, for the rows of `panels`.
+void Transformer::Multiply(const Matrix& matrix, Range panels, const Input& input, int64_t n,
+                           float* y, int64_t y_stride) const {
+  if (panels.size() <= 0) return;
+  const Geometry& geometry = matrix.geometry;
+  MatmulArgs args;
+  args.panel_bytes = geometry.unit_bytes();
+  args.panels = matrix.data + panels.begin * args.panel_bytes;
+  args.n_panels = panels.size();
+  args.groups = geometry.groups();
+  args.codebook = matrix.codebook;
+  args.xq = input.quantized;
+  args.x = input.x;
+  args.x_stride = input.stride;
+  args.n_tokens = n;
+  args.y = y + panels.begin * kPanelRows;
+  args.y_stride = y_stride;
+  kernels_.matmul[static_cast<int>(geometry.encoding) - 1](args);
+}
+
+// The panels of parts[part] that are the thread's: all parts, laid end to end, are cut into
+// stretches of about as many bytes for each thread, between units.
+Transformer::Range Transformer::Share(std::initializer_list<Part> parts, int part,
+                                      int thread) const {
+  int64_t total = 0, before = 0;
+  for (const Part* p = parts.begin(); p != parts.end(); ++p) {
+    if (p == parts.begin() + part) before = total;
+    total += p->matrix->geometry.bytes();
+  }
+  const Part& chosen = parts.begin()[part];
+  const int64_t n_panels = chosen.matrix->geometry.units();
+  const int64_t unit_bytes = chosen.unit_panels * chosen.matrix->geometry.unit_bytes();
+  const auto cut = [&](int t) {
+    const int64_t bytes = total * t / pool_.size() - before;
+    const int64_t units = (std::max<int64_t>(bytes, 0) + unit_bytes / 2) / unit_bytes;
+    return t == pool_.size() ? n_panels : std::min(units * chosen.unit_panels, n_panels);
+  };
+  return {cut(thread), cut(thread + 1)};
+}
+
+}  // namespace quire

@@ -1,0 +1,138 @@
+// The forward pass of a Llama-like transformer over a mapped model.
+#ifndef QUIRE_RUNTIME_TRANSFORMER_H_
+#define QUIRE_RUNTIME_TRANSFORMER_H_
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "format/thread_pool.h"
+#include "runtime/anonymous_memory.h"
+#include "runtime/kernels/kernels.h"
+#include "runtime/kv_cache.h"
+#include "runtime/model.h"
+
+namespace quire {
+
+// One sequence: its cache, its position, its scratch memory. Not thread-safe; uses the pool's
+// threads by itself. For one kernel table, results depend neither on the number of threads nor on
+// how the tokens are cut into calls.
+class Transformer {
+ public:
+  // Tokens that go through a layer together; more are cut into batches. Enough for the arithmetic
+  // to hide the reading of the weights, few enough for the scratch memory of a 7B model to stay
+  // below 20 MB.
+  static constexpr int64_t kBatchTokens = 128;
+
+  // `model`, `kernels` and `pool` must outlive it. ctx: positions of the cache, 1 to
+  // context_tokens. max_logits: tokens whose logits one call of Logits gives. ResourceExhausted
+  // where memory is refused.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Create(const Model& model,
+                                                             const KernelTable& kernels,
+                                                             ThreadPool& pool, int64_t ctx,
+                                                             int64_t max_logits = 1);
+
+  int64_t ctx() const { return cache_.ctx(); }
+  int64_t position() const { return position_; }  // tokens so far
+  int64_t kv_cache_bytes() const { return cache_.bytes(); }
+  int64_t scratch_bytes() const { return scratch_.bytes(); }
+
+  // Appends tokens to the sequence. ResourceExhausted where they do not fit into ctx;
+  // InvalidArgument for an id that the embedding has no row for. On an error nothing has changed.
+  absl::Status Forward(absl::Span<const int32_t> tokens);
+
+  // Logits [vocab_size] after the last token. Valid until the next call of anything.
+  absl::Span<const float> Logits();
+  // Logits [count][logits_stride()] after tokens first, first + 1, ... of the last batch: of the
+  // last call of Forward if it had at most kBatchTokens. count: 1 to max_logits.
+  const float* Logits(int64_t first, int64_t count);
+  int64_t logits_stride() const { return logits_stride_; }
+
+  // Forgets all tokens from `position` on. Precondition: 0 <= position <= position().
+  void Rewind(int64_t position) { position_ = position; }
+
+ private:
+  // What a phase multiplies: n tokens [n][stride] in f32 and, where it meets integer weights,
+  // quantized.
+  struct Input {
+    const float* x;
+    int64_t stride;
+    QuantizedActivations quantized;
+  };
+  // Where a phase's input comes from: f32 values, which RMSNorm may precede.
+  struct Source {
+    const float* x;
+    int64_t stride;
+    int64_t columns;
+    const float* norm;  // weights, or null
+  };
+  // Room for normed and quantized inputs.
+  struct InputBuffers {
+    float* normed;
+    QuantizedActivations quantized;
+  };
+  struct Range {
+    int64_t begin, end;
+    int64_t size() const { return end - begin; }
+  };
+  // A matrix whose panels are handed out in units of several.
+  struct Part {
+    const Matrix* matrix;
+    int64_t unit_panels;
+  };
+
+  Transformer(const Model& model, const KernelTable& kernels, ThreadPool& pool, KvCache cache,
+              int64_t max_logits);
+  // Points everything below into `base` (null: into nothing). Returns the bytes that takes.
+  int64_t LayOutScratch(uint8_t* base);
+
+  void ForwardBatch(absl::Span<const int32_t> tokens);
+  void Embed(absl::Span<const int32_t> tokens);
+  void ProjectQkv(const Layer& layer, int64_t l, int64_t n);
+  void Attend(int64_t l, int64_t n);
+  void AttendHeads(int64_t l, Range heads, Range tokens);
+  void AddProjection(const Matrix& matrix, const Source& source, int64_t n);
+  void GateAndUp(const Layer& layer, int64_t n);
+
+  void Phase(const Source& source, int64_t n, std::initializer_list<const Matrix*> matrices,
+             absl::FunctionRef<void(int thread, const Input& input)> work);
+  void Multiply(const Matrix& matrix, Range panels, const Input& input, int64_t n, float* y,
+                int64_t y_stride) const;
+  Range Share(std::initializer_list<Part> parts, int part, int thread) const;
+
+  const Model& model_;
+  const pb::ModelConfig& config_;
+  const KernelTable& kernels_;
+  ThreadPool& pool_;
+  KvCache cache_;
+  int64_t position_ = 0;
+  int64_t batch_ = 0;  // tokens of the last batch
+  const int64_t max_logits_;
+
+  const std::vector<float> frequencies_;  // [head_dim / 2]
+  const int64_t head_dim_, q_dim_, kv_dim_;
+  // Floats from token to token: columns padded to groups.
+  const int64_t hidden_stride_, q_stride_, kv_stride_, ffn_stride_, logits_stride_;
+
+  AnonymousMemory scratch_;
+  // All below point into scratch_; [kBatchTokens][stride] where nothing else is said. Paddings are
+  // zero and stay so.
+  float* x_;               // the residual stream
+  float* delta_;           // what a block adds to it
+  float *cosine_, *sine_;  // [kBatchTokens][head_dim / 2]
+  float *q_, *k_, *v_, *attention_;
+  float *gate_, *up_;
+  float* unit_rows_;               // [threads][16][hidden_stride], where the embedding is in panels
+  float* logits_;                  // [max_logits][logits_stride]
+  InputBuffers shared_;            // for a batch
+  std::vector<InputBuffers> own_;  // for one token, one for each thread
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_RUNTIME_TRANSFORMER_H_
