@@ -6,9 +6,10 @@
 
 #include "absl/types/span.h"
 #include "convert/convert_command.h"
+#include "convert/inspect_command.h"
 #include "format/command_line.h"
 #include "format/verify_command.h"
-#include "inspect_command.h"
+#include "format/version.h"
 #include "quantize/quantize_command.h"
 #include "runtime/bench_command.h"
 #include "runtime/perplexity_command.h"
@@ -62,7 +63,7 @@ int main(int argc, char** argv) {
     return quire::kExitOk;
   }
   if (name == "--version") {
-    std::cout << "quire " << QUIRE_VERSION << "\n";
+    std::cout << "quire " << quire::kVersion << "\n";
     return quire::kExitOk;
   }
   std::cerr << "quire: unknown verb \"" << name << "\" (see quire --help)\n";

@@ -1,0 +1,262 @@
+#include "convert/convert.h"
+
+#include <sys/stat.h>
+
+#include <cmath>
+#include <future>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "convert/gguf.h"
+#include "convert/tokenizer_import.h"
+#include "format/manifest_check.h"
+#include "format/version.h"
+#include "format/writer.h"
+#include "quantize/encode_tensor.h"
+#include "quantize/scheme.h"
+
+namespace quire {
+namespace {
+
+bool IsFolder(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+std::string FolderOf(const std::string& path) {
+  if (IsFolder(path)) return path;
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
+absl::StatusOr<pb::Tokenizer> FindTokenizer(const ConvertOptions& options,
+                                            const TensorSource& source) {
+  if (!options.tokenizer.empty()) return ImportTokenizerFile(options.tokenizer);
+  if (source.container() == "gguf") {
+    absl::StatusOr<GgufTokenizerFields> fields = ReadGgufTokenizer(options.source);
+    if (!fields.ok()) return fields.status();
+    return ImportGgufTokenizer(*fields);
+  }
+  absl::StatusOr<pb::Tokenizer> tokenizer = ImportTokenizerFolder(FolderOf(options.source));
+  if (absl::IsNotFound(tokenizer.status())) {
+    return absl::NotFoundError(
+        absl::StrCat(tokenizer.status().message(),
+                     "; name one with --tokenizer FILE, or go without text: --tokenizer none"));
+  }
+  return tokenizer;
+}
+
+// `--type source`: the encoding that keeps every value, where there is one; f16 for other ggml
+// blocks.
+Encoding SourceEncoding(DType dtype) {
+  switch (dtype) {
+    case DType::kF16:
+      return Encoding::kF16;
+    case DType::kBF16:
+      return Encoding::kBF16;
+    case DType::kGgmlQ4_0:
+      return Encoding::kQ4_0;
+    case DType::kGgmlQ8_0:
+      return Encoding::kQ8;
+    default:
+      return Info(dtype).block_elements > 1 ? Encoding::kF16 : Encoding::kF32;
+  }
+}
+
+int LayerOf(absl::string_view name) {
+  int layer = -1;
+  if (absl::StartsWith(name, "layers.")) sscanf(std::string(name).c_str(), "layers.%d.", &layer);
+  return layer;
+}
+
+absl::Status AddTensor(const CanonicalTensor& tensor, DType dtype, const Scheme* scheme,
+                       pb::Manifest* manifest, TensorPlan* plan) {
+  absl::StatusOr<TensorRole> role = RoleOf(tensor.name);
+  if (!role.ok()) return role.status();
+  if (!Info(dtype).decodable) {
+    return absl::UnimplementedError(absl::StrCat("tensor \"", tensor.name, "\": elements of type ",
+                                                 Info(dtype).name, " cannot be converted"));
+  }
+  const pb::ModelConfig& config = manifest->config();
+  pb::TensorEntry* entry = manifest->add_tensors();
+  entry->set_name(tensor.name);
+  for (const int64_t d : tensor.shape) entry->add_shape(d);
+  Encoding encoding = Encoding::kF32;
+  if (tensor.shape.size() == 2) {
+    encoding = scheme == nullptr
+                   ? SourceEncoding(dtype)
+                   : EncodingFor(*scheme, *role, LayerOf(tensor.name),
+                                 static_cast<int>(config.n_layers()), config.tied_embeddings());
+  }
+  // Rows of an embedding that is no output matrix are only gathered; a row that is alone then
+  // touches one page or two.
+  const bool gathered = *role == TensorRole::kEmbedding && !config.tied_embeddings();
+  entry->set_layout(tensor.shape.size() == 1 || gathered ? pb::LAYOUT_ROWS : pb::LAYOUT_PANELS);
+  entry->set_encoding(static_cast<pb::EncodingCode>(encoding));
+  if (Info(encoding).codebook) {
+    if (manifest->codebooks().empty()) {
+      manifest->add_codebooks()->set_values(
+          std::string(reinterpret_cast<const char*>(kQ4Codebook), kCodebookSize));
+    }
+    entry->set_codebook(0);
+  }
+  plan->tensor = tensor;
+  plan->dtype = dtype;
+  plan->carried = (dtype == DType::kGgmlQ4_0 && encoding == Encoding::kQ4_0) ||
+                  (dtype == DType::kGgmlQ8_0 && encoding == Encoding::kQ8);
+  return absl::OkStatus();
+}
+
+// Reads rows of one tensor of the checkpoint, in canonical order. Thread-safe.
+class RowReader {
+ public:
+  RowReader(const TensorSource& source, const TensorPlan& plan)
+      : source_(source),
+        plan_(plan),
+        cols_(plan.tensor.shape.back()),
+        row_bytes_(RawBytes(plan.dtype, cols_)) {}
+
+  // out: n rows of row_bytes(), as stored in the checkpoint.
+  absl::Status ReadRaw(int64_t first, int64_t n, uint8_t* out) const {
+    if (plan_.tensor.interleaved_heads == 0) {
+      return source_.Read(plan_.tensor.source, first * cols_, n * cols_,
+                          absl::MakeSpan(out, n * row_bytes_));
+    }
+    for (int64_t r = 0; r < n; ++r) {
+      absl::Status status =
+          source_.Read(plan_.tensor.source, SourceRow(plan_.tensor, first + r) * cols_, cols_,
+                       absl::MakeSpan(out + r * row_bytes_, row_bytes_));
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadFloats(int64_t first, int64_t n, float* out) const {
+    // A few rows at a time: the raw bytes are decoded while they are in the cache.
+    const int64_t step = std::max<int64_t>(1, (256 << 10) / row_bytes_);
+    std::vector<uint8_t> raw(std::min(step, n) * row_bytes_);
+    for (int64_t r = 0; r < n; r += step) {
+      const int64_t rows = std::min(step, n - r);
+      absl::Status status = ReadRaw(first + r, rows, raw.data());
+      if (!status.ok()) return status;
+      DecodeToFloat(plan_.dtype, absl::MakeConstSpan(raw.data(), rows * row_bytes_),
+                    absl::MakeSpan(out + r * cols_, rows * cols_));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  static int64_t RawBytes(DType dtype, int64_t n) {
+    return n / Info(dtype).block_elements * Info(dtype).block_bytes;
+  }
+
+  const TensorSource& source_;
+  const TensorPlan& plan_;
+  const int64_t cols_, row_bytes_;
+};
+
+}  // namespace
+
+absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
+  ConvertPlan plan;
+  const Scheme* scheme = nullptr;
+  if (options.type != "source") {
+    absl::StatusOr<const Scheme*> found = FindScheme(options.type);
+    if (!found.ok()) return found.status();
+    scheme = *found;
+  }
+  absl::StatusOr<std::unique_ptr<TensorSource>> source = OpenCheckpoint(options.source);
+  if (!source.ok()) return source.status();
+  plan.source = *std::move(source);
+  absl::StatusOr<ModelPlan> model =
+      PlanModel(*plan.source, {options.source, options.config_file, options.root});
+  if (!model.ok()) return model.status();
+  if (options.tokenizer != "none") {
+    absl::StatusOr<pb::Tokenizer> tokenizer = FindTokenizer(options, *plan.source);
+    if (!tokenizer.ok()) return tokenizer.status();
+    plan.tokenizer = tokenizer->SerializeAsString();
+  }
+  plan.left_out = std::move(model->left_out);
+  *plan.manifest.mutable_config() = std::move(model->config);
+  plan.manifest.set_scheme(options.type);
+  plan.manifest.mutable_source()->set_converter(absl::StrCat("quire ", kVersion));
+  for (const auto& [name, bytes] : plan.source->files()) {
+    pb::SourceFile* file = plan.manifest.mutable_source()->add_files();
+    file->set_name(name);
+    file->set_bytes(bytes);
+    plan.source_bytes += bytes;
+  }
+  for (const CanonicalTensor& tensor : model->tensors) {
+    plan.tensors.emplace_back();
+    absl::Status status = AddTensor(tensor, plan.source->tensors()[tensor.source].dtype, scheme,
+                                    &plan.manifest, &plan.tensors.back());
+    if (!status.ok())
+      return absl::Status(status.code(), absl::StrCat(options.source, ": ", status.message()));
+  }
+  absl::StatusOr<int64_t> file_bytes =
+      PlanFile(static_cast<int64_t>(plan.tokenizer.size()), &plan.manifest);
+  if (!file_bytes.ok()) return file_bytes.status();
+  plan.file_bytes = *file_bytes;
+  return plan;
+}
+
+absl::StatusOr<std::vector<TensorReport>> Convert(
+    const ConvertPlan& plan, const std::string& output, bool overwrite, int64_t memory_budget,
+    ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress) {
+  absl::StatusOr<std::unique_ptr<FileWriter>> writer =
+      FileWriter::Create(output, plan.manifest, plan.tokenizer, overwrite);
+  if (!writer.ok()) return writer.status();
+  const TensorSink sink{pool,
+                        [&](absl::Span<const uint8_t> bytes) { return (*writer)->Append(bytes); },
+                        memory_budget};
+  std::vector<TensorReport> reports;
+  int64_t done_bytes = 0;
+  // The next tensor's bytes are checked (which also brings them into the page cache) while one is
+  // encoded.
+  constexpr auto kPolicy =
+      std::launch::async | std::launch::deferred;  // deferred where no thread is to be had
+  const auto check = [&](size_t i) { return plan.source->Verify(plan.tensors[i].tensor.source); };
+  std::future<absl::Status> checked = std::async(kPolicy, check, 0);
+  for (size_t i = 0; i < plan.tensors.size(); ++i) {
+    const TensorPlan& tensor = plan.tensors[i];
+    const pb::TensorEntry& entry = (*writer)->manifest().tensors(static_cast<int>(i));
+    const SourceTensor& from = plan.source->tensors()[tensor.tensor.source];
+    absl::Status status = checked.get();
+    if (!status.ok()) return status;
+    if (i + 1 < plan.tensors.size()) checked = std::async(kPolicy, check, i + 1);
+    const Geometry geometry = GeometryOf(entry);
+    const RowReader reader(*plan.source, tensor);
+    EncodingError error;
+    if (tensor.carried) {
+      status = RepackTensor(
+          geometry,
+          [&](int64_t first, int64_t n, uint8_t* out) { return reader.ReadRaw(first, n, out); },
+          sink);
+    } else {
+      const int8_t* codebook = entry.has_codebook()
+                                   ? reinterpret_cast<const int8_t*>(
+                                         plan.manifest.codebooks(entry.codebook()).values().data())
+                                   : nullptr;
+      absl::StatusOr<EncodingError> encoded = EncodeTensor(
+          geometry, codebook, nullptr,
+          [&](int64_t first, int64_t n, float* out) { return reader.ReadFloats(first, n, out); },
+          sink);
+      status = encoded.status();
+      if (encoded.ok()) error = *encoded;
+    }
+    if (!status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat("tensor \"", from.name, "\": ", status.message()));
+    }
+    reports.push_back({tensor.tensor.name, error.squared_norm > 0
+                                               ? std::sqrt(error.squared_error / error.squared_norm)
+                                               : 0.0});
+    done_bytes += from.bytes();
+    progress(done_bytes);
+  }
+  absl::Status status = (*writer)->Finish();
+  if (!status.ok()) return status;
+  return reports;
+}
+
+}  // namespace quire
