@@ -8,6 +8,9 @@ namespace quire {
 const KernelTable* const* AllKernels() {
   static const KernelTable* const kAll[] = {
       &ScalarKernels(),
+#if defined(__x86_64__)
+      &Avx512VnniKernels(),
+#endif
       nullptr,
   };
   return kAll;
