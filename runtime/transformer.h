@@ -39,6 +39,7 @@ class Transformer {
 
   int64_t ctx() const { return cache_.ctx(); }
   int64_t position() const { return position_; }  // tokens so far
+  int64_t max_logits() const { return max_logits_; }
   int64_t kv_cache_bytes() const { return cache_.bytes(); }
   int64_t scratch_bytes() const { return scratch_.bytes(); }
 
