@@ -1,4 +1,5 @@
-// Encoding rows of floats into the stored layouts of format/packed_layout.h: the inverse of its decoder.
+// Encoding rows of floats into the stored layouts of format/packed_layout.h: the inverse of its
+// decoder.
 #ifndef QUIRE_QUANTIZE_ENCODE_H_
 #define QUIRE_QUANTIZE_ENCODE_H_
 
@@ -17,19 +18,21 @@ struct EncodingError {
 // The codebook of `q4`: ascending int8 values, so that code order is value order.
 extern const int8_t kQ4Codebook[kCodebookSize];
 
-// Encodes one unit (a panel: up to 16 rows; a ROWS row: 1) of a tensor: rows [n_rows x geometry.cols] row-major, finite
-// floats. Missing rows and columns become zeros. `out` receives geometry.unit_bytes(). `codebook` as in the manifest;
-// null where the encoding has none. Deterministic: the result depends on the arguments alone, on every CPU.
-// `column_weights` (geometry.cols values >= 0, or null: all equal) weigh each column's squared error.
-// Adds to *error. Thread-safe.
-void EncodeUnit(const Geometry& geometry, const int8_t* codebook, const float* column_weights, const float* rows,
-                int64_t n_rows, uint8_t* out, EncodingError* error);
+// Encodes one unit (a panel: up to 16 rows; a ROWS row: 1) of a tensor: rows [n_rows x
+// geometry.cols] row-major, finite floats. Missing rows and columns become zeros. `out` receives
+// geometry.unit_bytes(). `codebook` as in the manifest; null where the encoding has none.
+// Deterministic: the result depends on the arguments alone, on every CPU. `column_weights`
+// (geometry.cols values >= 0, or null: all equal) weigh each column's squared error. Adds to
+// *error. Thread-safe.
+void EncodeUnit(const Geometry& geometry, const int8_t* codebook, const float* column_weights,
+                const float* rows, int64_t n_rows, uint8_t* out, EncodingError* error);
 
 // Whether no value is NaN or infinite.
 bool AllFinite(absl::Span<const float> values);
 
-// Carries GGUF blocks over bit for bit. rows: n_rows x (cols / 32) blocks of 18 (Q4_0) or 34 (Q8_0) bytes, row after row.
-// Preconditions: geometry.encoding is kQ4_0 or kQ8, and geometry.cols a multiple of 32.
+// Carries GGUF blocks over bit for bit. rows: n_rows x (cols / 32) blocks of 18 (Q4_0) or 34 (Q8_0)
+// bytes, row after row. Preconditions: geometry.encoding is kQ4_0 or kQ8, and geometry.cols a
+// multiple of 32.
 void RepackGgmlUnit(const Geometry& geometry, const uint8_t* blocks, int64_t n_rows, uint8_t* out);
 
 }  // namespace quire

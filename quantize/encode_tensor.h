@@ -1,4 +1,5 @@
-// A whole tensor, from a reader of rows to stored bytes, in bounded memory: reading, encoding and writing overlap.
+// A whole tensor, from a reader of rows to stored bytes, in bounded memory: reading, encoding and
+// writing overlap.
 #ifndef QUIRE_QUANTIZE_ENCODE_TENSOR_H_
 #define QUIRE_QUANTIZE_ENCODE_TENSOR_H_
 
@@ -14,29 +15,33 @@
 
 namespace quire {
 
-// Fills `out` with rows [first_row, first_row + n_rows) x geometry.cols, row-major. Called from several threads at once,
-// for ranges that begin at a multiple of geometry.unit_rows(), each row once.
+// Fills `out` with rows [first_row, first_row + n_rows) x geometry.cols, row-major. Called from
+// several threads at once, for ranges that begin at a multiple of geometry.unit_rows(), each row
+// once.
 using ReadRows = absl::FunctionRef<absl::Status(int64_t first_row, int64_t n_rows, float* out)>;
 // The same for GGUF blocks: n_rows x (cols / 32) blocks of 18 (Q4_0) or 34 (Q8_0) bytes.
 using ReadBlocks = absl::FunctionRef<absl::Status(int64_t first_row, int64_t n_rows, uint8_t* out)>;
-// Takes the tensor's bytes in file order: FileWriter::Append. Called from one thread at a time, not the caller's.
+// Takes the tensor's bytes in file order: FileWriter::Append. Called from one thread at a time, not
+// the caller's.
 using AppendBytes = absl::FunctionRef<absl::Status(absl::Span<const uint8_t> bytes)>;
 
 // What both functions share.
 struct TensorSink {
   ThreadPool& pool;
   AppendBytes append;
-  // Buffers together take at most this many bytes, whatever the tensor's size; fewer threads work where it is small.
-  // What ReadRows allocates is not counted.
+  // Buffers together take at most this many bytes, whatever the tensor's size; fewer threads work
+  // where it is small. What ReadRows allocates is not counted.
   int64_t memory_budget;
 };
 
-// Encodes every unit of a tensor, as EncodeUnit (encode.h) does, and appends the units in order. The bytes do not
-// depend on the pool's size. InvalidArgument, with row and column, where a value is NaN or infinite; ResourceExhausted
-// where one unit's rows alone exceed the budget; otherwise the first error of `read` or `append`. On an error an
-// unfinished part of the tensor may have been appended.
+// Encodes every unit of a tensor, as EncodeUnit (encode.h) does, and appends the units in order.
+// The bytes do not depend on the pool's size. FailedPrecondition, with row and column, where a
+// value is NaN or infinite; ResourceExhausted where one unit's rows alone exceed the budget;
+// otherwise the first error of `read` or `append`. On an error an unfinished part of the tensor may
+// have been appended.
 absl::StatusOr<EncodingError> EncodeTensor(const Geometry& geometry, const int8_t* codebook,
-                                           const float* column_weights, ReadRows read, const TensorSink& sink);
+                                           const float* column_weights, ReadRows read,
+                                           const TensorSink& sink);
 
 // Carries a tensor of GGUF blocks over bit for bit. Preconditions of RepackGgmlUnit (encode.h).
 absl::Status RepackTensor(const Geometry& geometry, ReadBlocks read, const TensorSink& sink);

@@ -1,0 +1,271 @@
+#include "quantize/row_encoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "format/half.h"
+#include "quantize/kernels/kernels.h"
+
+namespace quire {
+
+RowPlace::RowPlace(const Geometry& geometry, int row, uint8_t* unit)
+    : geometry_(geometry),
+      info_(Info(geometry.encoding)),
+      panels_(geometry.layout == Layout::kPanels),
+      row_(row),
+      unit_(unit) {}
+
+uint8_t* RowPlace::Element(int64_t column) const {
+  const int element_bytes = info_.code_bits / 8;
+  if (!panels_) return unit_ + column * element_bytes;
+  const int line_columns = 4 / element_bytes;
+  return unit_ + column / line_columns * kLineBytes + 4 * row_ +
+         column % line_columns * element_bytes;
+}
+
+uint8_t* RowPlace::Code(int64_t column) const {
+  const int64_t group = column / kGroupColumns;
+  int64_t k = column % kGroupColumns;
+  if (info_.code_bits == 4) k %= kGroupColumns / 2;
+  if (!panels_) {
+    const int64_t head = (info_.row_scale ? 4 : 0) + geometry_.groups() * info_.scale_bytes;
+    return unit_ + RoundUp(head, kLineBytes) + group * geometry_.group_code_bytes() + k;
+  }
+  const int64_t first = group / kBlockGroups * kBlockGroups;
+  const int64_t n = std::min<int64_t>(kBlockGroups, geometry_.groups() - first);
+  return unit_ + (info_.row_scale ? 4 * kPanelRows : 0) +
+         first / kBlockGroups * geometry_.block_bytes(kBlockGroups) +
+         RoundUp(n * kPanelRows * info_.scale_bytes, kLineBytes) +
+         (group - first) * geometry_.group_code_bytes() + k / 4 * kLineBytes + 4 * row_ + k % 4;
+}
+
+uint8_t* RowPlace::Scale(int64_t group) const {
+  if (!panels_) return unit_ + (info_.row_scale ? 4 : 0) + group * info_.scale_bytes;
+  const int64_t in_block = group % kBlockGroups;
+  return unit_ + (info_.row_scale ? 4 * kPanelRows : 0) +
+         group / kBlockGroups * geometry_.block_bytes(kBlockGroups) +
+         (in_block * kPanelRows + row_) * info_.scale_bytes;
+}
+
+namespace {
+
+// A row's values, zero beyond its columns.
+struct Row {
+  const float* x;
+  int64_t stride;
+  int64_t cols, groups;
+
+  float operator()(int64_t c) const { return c < cols ? x[c * stride] : 0.0f; }
+  int64_t end(int64_t group) const { return std::min(cols, (group + 1) * kGroupColumns); }
+  // The first of the elements of a group whose magnitude is largest.
+  float Extreme(int64_t group) const {
+    float extreme = 0;
+    for (int64_t c = group * kGroupColumns; c < end(group); ++c) {
+      if (std::fabs((*this)(c)) > std::fabs(extreme)) extreme = (*this)(c);
+    }
+    return extreme;
+  }
+};
+
+// All clamps and comparisons below keep the order of operands that SIMD minimum and maximum have;
+// no value is NaN.
+float Clamp(float value, float min, float max) { return std::min(std::max(value, min), max); }
+
+float Inverse(float scale) { return scale == 0 ? 0.0f : 1.0f / scale; }
+
+struct ErrorSums {
+  double error = 0, norm = 0;
+  void Add(float x, float decoded) {
+    const double value = x, difference = x - decoded;
+    error += difference * difference;
+    norm += value * value;
+  }
+};
+
+template <typename T>
+void Store(T value, uint8_t* p) {
+  std::memcpy(p, &value, sizeof value);
+}
+
+void StoreNibble(const RowPlace& place, int64_t column, int code) {
+  *place.Code(column) |= static_cast<uint8_t>(RowPlace::HighNibble(column) ? code << 4 : code);
+}
+
+void EncodeFloats(const Geometry& geometry, const Row& row, const RowPlace& place,
+                  ErrorSums* sums) {
+  for (int64_t c = 0; c < row.cols; ++c) {
+    const float x = row(c);
+    float decoded = x;
+    if (geometry.encoding == Encoding::kF16) {
+      const uint16_t bits = FloatToHalf(Clamp(x, -kMaxHalf, kMaxHalf));
+      Store(bits, place.Element(c));
+      decoded = HalfToFloat(bits);
+    } else if (geometry.encoding == Encoding::kBF16) {
+      const uint16_t bits = FloatToBfloat16(Clamp(x, -kMaxBfloat16, kMaxBfloat16));
+      Store(bits, place.Element(c));
+      decoded = Bfloat16ToFloat(bits);
+    } else {
+      Store(x, place.Element(c));
+    }
+    sums->Add(x, decoded);
+  }
+}
+
+// The 16-bit float nearest to extreme / divisor, or the next larger where the extreme would else
+// lie more than half a step beyond divisor, as the coarse steps of subnormals make possible.
+uint16_t HalfScale(float extreme, float divisor) {
+  uint16_t scale = FloatToHalf(Clamp(extreme / divisor, -kMaxHalf, kMaxHalf));
+  const float reach = (std::fabs(divisor) + 0.5f) * std::fabs(HalfToFloat(scale));
+  if (std::fabs(extreme) > reach && (scale & 0x7fff) < 0x7bff) ++scale;
+  return scale;
+}
+
+// Integer codes times a 16-bit scale. q8: the largest magnitude becomes 127. q4_0: the extreme
+// becomes -8.
+void EncodeHalfScaled(const Geometry& geometry, const Row& row, const RowPlace& place,
+                      ErrorSums* sums) {
+  const bool q8 = geometry.encoding == Encoding::kQ8;
+  const float min = q8 ? -127.0f : -8.0f, max = q8 ? 127.0f : 7.0f;
+  for (int64_t g = 0; g < row.groups; ++g) {
+    const float extreme = row.Extreme(g);
+    const uint16_t bits = q8 ? HalfScale(std::fabs(extreme), 127.0f) : HalfScale(extreme, -8.0f);
+    const float scale = HalfToFloat(bits), inverse = Inverse(scale);
+    Store(bits, place.Scale(g));
+    for (int64_t c = g * kGroupColumns; c < (g + 1) * kGroupColumns; ++c) {
+      const float value = std::nearbyint(Clamp(row(c) * inverse, min, max));
+      const int code = static_cast<int>(value);
+      if (q8) {
+        *place.Code(c) = static_cast<uint8_t>(code);
+      } else {
+        StoreNibble(place, c, code + 8);
+      }
+      if (c < row.cols) sums->Add(row(c), scale * value);
+    }
+  }
+}
+
+// The code whose value is nearest; the upper one at a midpoint.
+int NearestCode(const int8_t* codebook, float y) {
+  int code = 0;
+  while (code < kCodebookSize - 1 &&
+         y >= 0.5f * static_cast<float>(codebook[code] + codebook[code + 1]))
+    ++code;
+  return code;
+}
+
+// q4: x = row scale * z, and a group of z decodes to integers, its scale (-127..127) times codebook
+// values.
+struct Q4Search {
+  const Row& row;
+  const int8_t* codebook;
+  const float* weights;
+
+  float Weight(int64_t c) const { return weights == nullptr ? 1.0f : weights[c]; }
+  float Integer(float z, float scale) const {
+    return scale * codebook[NearestCode(codebook, z * Inverse(scale))];
+  }
+
+  // sum w (z - decoded z)^2.
+  float Error(int64_t group, float inverse, float scale) const {
+    float error = 0;
+    for (int64_t c = group * kGroupColumns; c < row.end(group); ++c) {
+      const float z = row(c) * inverse, difference = z - Integer(z, scale);
+      error += Weight(c) * (difference * difference);
+    }
+    return error;
+  }
+
+  // The group scale of least error among the candidates; `first` is the scale that maps the extreme
+  // onto the codebook's largest value.
+  float BestScale(int64_t group, float inverse, float first) const {
+    const float z = first * inverse;
+    const float* factors = weights == nullptr ? kPlainFactors : kWeightedFactors;
+    const int n = weights == nullptr ? kNumPlainFactors : kNumWeightedFactors;
+    float best = 0, best_error = 0;
+    for (int i = 0; i < n; ++i) {
+      const float scale = std::nearbyint(Clamp(z * factors[i], -127.0f, 127.0f));
+      const float error = Error(group, inverse, scale);
+      if (i == 0 || error < best_error) best = scale, best_error = error;
+    }
+    return best;
+  }
+
+  // The row scale of least error for these group scales and the codes they lead to: sum w z v / sum
+  // w v^2 times the present one, v the decoded integers.
+  float RefitRowScale(float row_scale, const std::vector<float>& scales) const {
+    const float inverse = 1.0f / row_scale;
+    double dot = 0, norm = 0;
+    for (int64_t g = 0; g < row.groups; ++g) {
+      float group_dot = 0, group_norm = 0;
+      for (int64_t c = g * kGroupColumns; c < row.end(g); ++c) {
+        const float z = row(c) * inverse, value = Integer(z, scales[g]),
+                    weighted = Weight(c) * value;
+        group_dot += weighted * z;
+        group_norm += weighted * value;
+      }
+      dot += group_dot;
+      norm += group_norm;
+    }
+    const double ratio = dot / norm;  // NaN where every code means zero
+    if (!(ratio > 0.5 && ratio < 2)) return row_scale;
+    return Clamp(row_scale * static_cast<float>(ratio), kMinRowScale, kMaxRowScale);
+  }
+};
+
+void EncodeQ4(const Row& row, const RowArgs& args, const RowPlace& place, ErrorSums* sums) {
+  const int8_t* codebook = args.codebook;
+  const Q4Search search{row, codebook, args.column_weights};
+  const float top = codebook[15] >= -codebook[0] ? codebook[15] : codebook[0];
+  std::vector<float> scales(row.groups);
+  float largest = 0;
+  for (int64_t g = 0; g < row.groups; ++g) {
+    scales[g] = row.Extreme(g) / top;
+    largest = std::max(largest, std::fabs(scales[g]));
+  }
+  float row_scale = 0;
+  if (largest > 0) {
+    row_scale = Clamp(largest / 127.0f, kMinRowScale, kMaxRowScale);
+    for (int64_t g = 0; g < row.groups; ++g)
+      scales[g] = search.BestScale(g, 1.0f / row_scale, scales[g]);
+    row_scale = search.RefitRowScale(row_scale, scales);
+  }
+  const float inverse = Inverse(row_scale);
+  Store(row_scale, place.RowScale());
+  for (int64_t g = 0; g < row.groups; ++g) {
+    *place.Scale(g) = static_cast<uint8_t>(static_cast<int>(scales[g]));
+    const float group_inverse = Inverse(scales[g]);
+    for (int64_t c = g * kGroupColumns; c < (g + 1) * kGroupColumns; ++c) {
+      const int code = NearestCode(codebook, row(c) * inverse * group_inverse);
+      StoreNibble(place, c, code);
+      if (c < row.cols) sums->Add(row(c), row_scale * scales[g] * codebook[code]);
+    }
+  }
+}
+
+}  // namespace
+
+void EncodeRow(const Geometry& geometry, const RowArgs& args, int row, uint8_t* unit) {
+  const Row values{args.x, args.stride, geometry.cols, geometry.groups()};
+  const RowPlace place(geometry, row, unit);
+  ErrorSums sums;
+  switch (geometry.encoding) {
+    case Encoding::kF32:
+    case Encoding::kF16:
+    case Encoding::kBF16:
+      EncodeFloats(geometry, values, place, &sums);
+      break;
+    case Encoding::kQ8:
+    case Encoding::kQ4_0:
+      EncodeHalfScaled(geometry, values, place, &sums);
+      break;
+    case Encoding::kQ4:
+      EncodeQ4(values, args, place, &sums);
+      break;
+  }
+  *args.squared_error += sums.error;
+  *args.squared_norm += sums.norm;
+}
+
+}  // namespace quire
