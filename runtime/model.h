@@ -41,8 +41,7 @@ class Model {
  public:
   // Maps the file and finds every tensor that the architecture needs, of the right shape. Reads no
   // weight. What ModelFile::Open returns, and InvalidArgument for a tensor that is missing or of
-  // the wrong shape, or a configuration that no forward pass can run; Unimplemented for an unknown
-  // architecture.
+  // the wrong shape or layout, Unimplemented for an architecture that no forward pass here knows.
   static absl::StatusOr<Model> Open(const std::string& path);
 
   const ModelFile& file() const { return file_; }
