@@ -2,44 +2,27 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
-#include <sstream>
-#include <string>
 #include <system_error>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
+#include "format/kernel_text.h"
 
 namespace quire {
 
 ProcessMemory ParseProcStatus(absl::string_view text) {
   ProcessMemory memory;
-  const struct {
-    absl::string_view key;
-    int64_t* value;
-  } fields[] = {{"VmRSS:", &memory.rss},
-                {"RssAnon:", &memory.rss_anon},
-                {"RssFile:", &memory.rss_file},
-                {"RssShmem:", &memory.rss_shmem},
-                {"VmHWM:", &memory.peak_rss}};
-  for (absl::string_view line : absl::StrSplit(text, '\n')) {
-    for (const auto& field : fields) {
-      int64_t kib;
-      if (absl::ConsumePrefix(&line, field.key) && absl::ConsumeSuffix(&line, " kB") &&
-          absl::SimpleAtoi(line, &kib)) {
-        *field.value = kib * 1024;
-      }
-    }
-  }
+  ParseKernelFields(text, {{"VmRSS", &memory.rss},
+                           {"RssAnon", &memory.rss_anon},
+                           {"RssFile", &memory.rss_file},
+                           {"RssShmem", &memory.rss_shmem},
+                           {"VmHWM", &memory.peak_rss},
+                           {"VmSize", &memory.address_space},
+                           {"VmPTE", &memory.page_tables},
+                           {"VmSwap", &memory.swap}});
   return memory;
 }
 
 ProcessMemory ReadProcessMemory() {
-  std::ifstream in("/proc/self/status");
-  std::stringstream text;
-  text << in.rdbuf();
-  return ParseProcStatus(text.str());
+  return ParseProcStatus(ReadKernelText("/proc/self/status").value_or(""));
 }
 
 PeakAnonymousMemory::PeakAnonymousMemory() {

@@ -14,10 +14,14 @@ namespace quire {
 struct ProcessMemory {
   int64_t rss = 0;       // VmRSS = rss_anon + rss_file + rss_shmem
   int64_t rss_anon = 0;  // RssAnon: this process's own memory
-  int64_t rss_file =
-      0;  // RssFile: mapped files in RAM, shared with all who map them and with the page cache
-  int64_t rss_shmem = 0;
-  int64_t peak_rss = 0;  // VmHWM
+  // RssFile: mapped files in RAM, shared with all who map them and with the page cache.
+  int64_t rss_file = 0;
+  int64_t rss_shmem = 0;  // RssShmem: likewise, of files in memory (tmpfs)
+  int64_t peak_rss = 0;   // VmHWM
+  // VmSize: addresses handed out, whether memory stands behind them or not.
+  int64_t address_space = 0;
+  int64_t page_tables = 0;  // VmPTE: what it takes to map all this; no part of any RSS
+  int64_t swap = 0;         // VmSwap
 };
 ProcessMemory ParseProcStatus(absl::string_view text);
 ProcessMemory ReadProcessMemory();
