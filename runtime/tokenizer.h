@@ -87,11 +87,14 @@ class StreamDecoder {
   std::string Finish();
 
  private:
-  void AddByte(uint8_t byte, std::string* out);
+  void AddBytes(absl::string_view bytes, std::string* out);
+  void FlushBytes(std::string* out);
+  std::string StripSpace(std::string text);
 
   const Tokenizer* tokenizer_;
   Tokenizer::DecodeOptions options_;
-  bool at_start_;
+  bool strip_space_;     // the next space to print is dropped
+  bool strip_spaces_;    // and so are those that follow it
   std::string pending_;  // an incomplete character
 };
 
