@@ -15,18 +15,57 @@ const int8_t kQ4Codebook[kCodebookSize] = {-112, -89, -71, -54, -39, -26, -13, 0
 
 namespace {
 
+typedef float F4 __attribute__((vector_size(16)));
+
+F4 Load4(const float* p) {
+  F4 v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+// out[k * 16 + r] = rows[r * stride + k] for k, r < 4.
+inline void Transpose4x4(const float* rows, int64_t stride, float* out) {
+  const F4 a = Load4(rows), b = Load4(rows + stride), c = Load4(rows + 2 * stride),
+           d = Load4(rows + 3 * stride);
+  const F4 ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+           cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+  const F4 ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7),
+           cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  const F4 columns[4] = {__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5),
+                         __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7),
+                         __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5),
+                         __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
+  for (int k = 0; k < 4; ++k) std::memcpy(out + k * kPanelRows, &columns[k], sizeof columns[k]);
+}
+
+// Sets the rows of a panel side by side: columns[c][r] = rows[r][c], zero for the rest of
+// columns[padded_cols][16].
+void Transpose(const Geometry& geometry, const float* rows, int64_t n_rows, float* columns) {
+  const int64_t cols = geometry.cols, whole_cols = cols / 4 * 4, whole_rows = n_rows / 4 * 4;
+  if (n_rows < kPanelRows) std::fill_n(columns, cols * kPanelRows, 0.0f);
+  std::fill_n(columns + cols * kPanelRows, (geometry.padded_cols() - cols) * kPanelRows, 0.0f);
+  // Group by group, so that each cache line of a row is read at once: rows may lie a multiple of 4
+  // KiB apart.
+  for (int64_t first = 0; first < whole_cols; first += kGroupColumns) {
+    for (int64_t r = 0; r < whole_rows; r += 4) {
+      for (int64_t c = first; c < std::min(whole_cols, first + kGroupColumns); c += 4) {
+        Transpose4x4(rows + r * cols + c, cols, columns + c * kPanelRows + r);
+      }
+    }
+  }
+  for (int64_t r = 0; r < n_rows; ++r) {
+    for (int64_t c = r < whole_rows ? whole_cols : 0; c < cols; ++c)
+      columns[c * kPanelRows + r] = rows[r * cols + c];
+  }
+}
+
 void EncodePanel(const Geometry& geometry, const int8_t* codebook, const float* column_weights,
                  const float* rows, int64_t n_rows, uint8_t* out, EncodingError* error) {
   // Reused from panel to panel: [padded_cols][16] and [groups][16].
   static thread_local std::vector<float> columns, scratch;
-  columns.assign(geometry.padded_cols() * kPanelRows, 0.0f);
+  columns.resize(geometry.padded_cols() * kPanelRows);
   scratch.resize(geometry.groups() * kPanelRows);
-  for (int64_t c = 0; c < geometry.cols; c += kGroupColumns) {
-    const int64_t end = std::min(geometry.cols, c + kGroupColumns);
-    for (int64_t r = 0; r < n_rows; ++r) {
-      for (int64_t k = c; k < end; ++k) columns[k * kPanelRows + r] = rows[r * geometry.cols + k];
-    }
-  }
+  Transpose(geometry, rows, n_rows, columns.data());
   double squared_error[kPanelRows] = {}, squared_norm[kPanelRows] = {};
   const int index = static_cast<int>(geometry.encoding) - 1;
   ChooseEncodeKernels().encode[index]({columns.data(), geometry.cols, geometry.groups(), codebook,
@@ -54,9 +93,16 @@ void EncodeUnit(const Geometry& geometry, const int8_t* codebook, const float* c
 
 bool AllFinite(absl::Span<const float> values) {
   // An exponent of all ones, plus one, carries into bit 31.
-  uint32_t carry = 0;
-  for (float value : values) carry |= (FloatToBits(value) & 0x7f800000u) + 0x00800000u;
-  return carry >> 31 == 0;
+  const auto carry = [](float value) { return (FloatToBits(value) & 0x7f800000u) + 0x00800000u; };
+  uint32_t carries[16] = {};  // in lanes, for the compiler to vectorize
+  const size_t whole = values.size() / 16 * 16;
+  for (size_t i = 0; i < whole; i += 16) {
+    for (size_t k = 0; k < 16; ++k) carries[k] |= carry(values[i + k]);
+  }
+  for (size_t i = whole; i < values.size(); ++i) carries[i - whole] |= carry(values[i]);
+  uint32_t any = 0;
+  for (uint32_t c : carries) any |= c;
+  return any >> 31 == 0;
 }
 
 void RepackGgmlUnit(const Geometry& geometry, const uint8_t* blocks, int64_t n_rows, uint8_t* out) {

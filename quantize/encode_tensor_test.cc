@@ -31,7 +31,7 @@ struct Outcome {
 };
 
 Outcome Encode(const Geometry& geometry, const std::vector<float>& values, int threads,
-           int64_t budget) {
+               int64_t budget) {
   Outcome run;
   ThreadPool pool(threads);
   std::mutex mutex;

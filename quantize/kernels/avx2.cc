@@ -13,6 +13,8 @@ typedef int32_t I32 __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t U32 __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t U16 __attribute__((vector_size(2 * kLanes)));
 typedef int8_t I8 __attribute__((vector_size(kLanes)));
+typedef float HalfF32 __attribute__((vector_size(2 * kLanes)));
+typedef double F64 __attribute__((vector_size(4 * kLanes)));
 
 struct Table {
   __m256 low, high;
