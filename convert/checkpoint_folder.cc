@@ -187,8 +187,9 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenMetaFolder(const std::string& 
   absl::StatusOr<std::vector<int>> numbers = ListMetaShards(folder);
   if (!numbers.ok()) return numbers.status();
   if (numbers->empty()) {
-    const std::string single = WithSlash(folder) + "consolidated.safetensors";
-    if (Exists(single)) return OpenShardFile(single);
+    for (const char* single : {"consolidated.safetensors", "consolidated.pth"}) {
+      if (Exists(WithSlash(folder) + single)) return OpenShardFile(WithSlash(folder) + single);
+    }
     return absl::InvalidArgumentError(
         absl::StrCat(folder, ": a folder without consolidated.00.pth"));
   }

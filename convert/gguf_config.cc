@@ -63,10 +63,14 @@ absl::StatusOr<Hyperparameters> ParseGgufMetadata(const TensorSource& source) {
   }
 
   nlohmann::json settings = nlohmann::json::object();
+  int64_t tokens = 0;  // of the tokenizer, if it is there
   const std::string prefix = architecture + ".";
   for (const auto& [key, value] : source.metadata()) {
     if (absl::StartsWith(key, prefix)) {
       settings[key.substr(prefix.size())] = nlohmann::json::parse(value, nullptr, false);
+    }
+    if (key == "tokenizer.ggml.tokens") {
+      tokens = nlohmann::json::parse(value, nullptr, false).value("length", int64_t{0});
     }
     if (key == "split.count" && value != "1" && value != "0") {
       return Unsupported(place, absl::StrCat("a model split into ", value, " files"));
@@ -100,7 +104,12 @@ absl::StatusOr<Hyperparameters> ParseGgufMetadata(const TensorSource& source) {
   dimensions.hidden_dim = json.Int("embedding_length");
   dimensions.head_dim = json.Int("attention.key_length", 0);
   dimensions.ffn_dim = json.Int("feed_forward_length");
-  dimensions.vocab_size = json.Int("vocab_size", 0);
+  dimensions.vocab_size = json.Int("vocab_size", tokens);
+  if (tokens != 0 && tokens != dimensions.vocab_size) {
+    return absl::InvalidArgumentError(absl::StrCat(json.place(), ": 'vocab_size' is ",
+                                                   dimensions.vocab_size, ", beside ", tokens,
+                                                   " tokens of the tokenizer"));
+  }
   dimensions.context_tokens = json.Int("context_length");
   dimensions.sliding_window = json.Int("attention.sliding_window", 0);
   if (!json.status().ok()) return json.status();
