@@ -1,0 +1,145 @@
+#include "convert/inflate.h"
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace quire {
+namespace {
+
+constexpr int64_t kInputBytes = 64 << 10;
+
+}  // namespace
+
+// One stream, read forwards.
+class InflaterCache::Inflater {
+ public:
+  explicit Inflater(const DeflatedRange& range) : range_(range), input_(kInputBytes) {}
+  ~Inflater() {
+    if (started_) inflateEnd(&stream_);
+  }
+  Inflater(const Inflater&) = delete;
+  Inflater& operator=(const Inflater&) = delete;
+
+  int64_t range_offset() const { return range_.offset; }
+  int64_t position() const { return position_; }
+
+  absl::Status Skip(const File& file, int64_t bytes, const std::string& place) {
+    std::vector<uint8_t> scratch(std::min(bytes, kInputBytes));
+    while (bytes > 0) {
+      const int64_t n = std::min<int64_t>(bytes, scratch.size());
+      if (auto s = Next(file, absl::MakeSpan(scratch.data(), n), place); !s.ok()) return s;
+      bytes -= n;
+    }
+    return absl::OkStatus();
+  }
+
+  // The next out.size() bytes; at the end of the range, that the stream ends there too.
+  absl::Status Next(const File& file, absl::Span<uint8_t> out, const std::string& place) {
+    if (!started_) {
+      if (inflateInit2(&stream_, -MAX_WBITS) != Z_OK) {
+        return absl::ResourceExhaustedError(absl::StrCat(place, ": no memory to inflate it"));
+      }
+      started_ = true;
+    }
+    int64_t done = 0;
+    const int64_t size = out.size();
+    while (done < size) {
+      const int64_t n = std::min<int64_t>(size - done, 1 << 30);
+      auto produced = Step(file, out.subspan(done, n), place);
+      if (!produced.ok()) return produced.status();
+      if (*produced == 0 && ended_) {
+        return absl::DataLossError(
+            absl::StrCat(place, ": inflates to ", position_, " bytes, not ", range_.bytes));
+      }
+      done += *produced;
+    }
+    while (position_ == range_.bytes && !ended_) {
+      uint8_t extra;
+      auto produced = Step(file, absl::MakeSpan(&extra, 1), place);
+      if (!produced.ok()) return produced.status();
+      if (*produced > 0) {
+        return absl::ResourceExhaustedError(absl::StrCat(place, ": inflates to more than the ",
+                                                         range_.bytes, " bytes it declares"));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // One call of inflate(): bytes produced, possibly 0.
+  absl::StatusOr<int64_t> Step(const File& file, absl::Span<uint8_t> out,
+                               const std::string& place) {
+    if (ended_) return 0;
+    if (stream_.avail_in == 0) {
+      const int64_t n = std::min<int64_t>(kInputBytes, range_.stored_bytes - consumed_);
+      if (n == 0)
+        return absl::DataLossError(absl::StrCat(place, ": the deflate stream is cut short"));
+      if (auto s = file.ReadAt(range_.offset + consumed_, absl::MakeSpan(input_.data(), n));
+          !s.ok()) {
+        return s;
+      }
+      consumed_ += n;
+      stream_.next_in = input_.data();
+      stream_.avail_in = static_cast<uInt>(n);
+    }
+    stream_.next_out = out.data();
+    stream_.avail_out = static_cast<uInt>(out.size());
+    const int code = inflate(&stream_, Z_NO_FLUSH);
+    if (code == Z_STREAM_END) {
+      ended_ = true;
+      const int64_t unused = stream_.avail_in + (range_.stored_bytes - consumed_);
+      if (unused != 0) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(place, ": ", unused, " bytes behind the end of its deflate stream"));
+      }
+    } else if (code != Z_OK && code != Z_BUF_ERROR) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          place, ": malformed deflate data: ", stream_.msg != nullptr ? stream_.msg : "error"));
+    }
+    const int64_t produced = static_cast<int64_t>(out.size()) - stream_.avail_out;
+    position_ += produced;
+    return produced;
+  }
+
+  const DeflatedRange range_;
+  std::vector<uint8_t> input_;
+  z_stream stream_ = {};
+  bool started_ = false;
+  bool ended_ = false;
+  int64_t consumed_ = 0;  // of the stored bytes, handed to zlib
+  int64_t position_ = 0;  // in the inflated bytes
+};
+
+InflaterCache::InflaterCache() = default;
+InflaterCache::~InflaterCache() = default;
+
+std::unique_ptr<InflaterCache::Inflater> InflaterCache::Take(int64_t range_offset, int64_t offset) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto best = idle_.end();
+  for (auto it = idle_.begin(); it != idle_.end(); ++it) {
+    if ((*it)->range_offset() != range_offset || (*it)->position() > offset) continue;
+    if (best == idle_.end() || (*it)->position() > (*best)->position()) best = it;
+  }
+  if (best == idle_.end()) return nullptr;
+  std::unique_ptr<Inflater> inflater = std::move(*best);
+  idle_.erase(best);
+  return inflater;
+}
+
+absl::Status InflaterCache::ReadAt(const File& file, const DeflatedRange& range, int64_t offset,
+                                   absl::Span<uint8_t> out, const std::string& place) {
+  std::unique_ptr<Inflater> inflater = Take(range.offset, offset);
+  if (inflater == nullptr) inflater = std::make_unique<Inflater>(range);
+  if (auto s = inflater->Skip(file, offset - inflater->position(), place); !s.ok()) return s;
+  if (auto s = inflater->Next(file, out, place); !s.ok()) return s;
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (idle_.size() == kMaxIdle) idle_.erase(idle_.begin());
+  idle_.push_back(std::move(inflater));
+  return absl::OkStatus();
+}
+
+}  // namespace quire

@@ -1,0 +1,142 @@
+#include "convert/inspect_checkpoint.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "format/command_line.h"
+
+namespace quire {
+namespace {
+
+constexpr int64_t kBufferBytes = 4 << 20;
+
+using nlohmann::ordered_json;
+
+std::string Dump(const ordered_json& value) {
+  return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+std::string Hex(uint64_t xxh3) { return absl::StrCat(absl::Hex(xxh3, absl::kZeroPad16)); }
+
+// One line a tensor, so that the list of a large checkpoint needs no tree in memory.
+void PrintJson(const TensorSource& source, const std::vector<std::optional<uint64_t>>& checksums) {
+  std::cout << "{\"container\": " << Dump(std::string(source.container())) << ",\n \"files\": [";
+  const char* comma = "";
+  for (const auto& [name, bytes] : source.files()) {
+    std::cout << comma << Dump({{"name", name}, {"bytes", bytes}});
+    comma = ", ";
+  }
+  std::cout << "],\n \"tensors\": [";
+  comma = "\n  ";
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    const SourceTensor& tensor = source.tensors()[i];
+    ordered_json row = {
+        {"name", tensor.name}, {"shape", tensor.shape}, {"dtype", Info(tensor.dtype).name}};
+    if (!checksums.empty() && checksums[i]) row["xxh3"] = Hex(*checksums[i]);
+    std::cout << comma << Dump(row);
+    comma = ",\n  ";
+  }
+  std::cout << "],\n \"metadata\": {";
+  comma = "\n  ";
+  for (const auto& [name, json] : source.metadata()) {
+    std::cout << comma << Dump(name) << ": " << json;
+    comma = ",\n  ";
+  }
+  std::cout << "}}\n";
+}
+
+void PrintText(const std::string& path, const TensorSource& source, bool tensors,
+               const std::vector<std::optional<uint64_t>>& checksums) {
+  int64_t file_bytes = 0, elements = 0;
+  std::map<std::string, std::pair<int64_t, int64_t>> by_dtype;  // tensors, bytes
+  for (const auto& [name, bytes] : source.files()) file_bytes += bytes;
+  for (const SourceTensor& tensor : source.tensors()) {
+    elements += tensor.elements();
+    auto& [count, bytes] = by_dtype[Info(tensor.dtype).name];
+    ++count;
+    bytes += tensor.bytes();
+  }
+  std::cout << absl::StreamFormat("%s: %s, %d file%s of %s, %d tensors of %d elements\n", path,
+                                  source.container(), source.files().size(),
+                                  source.files().size() == 1 ? "" : "s", HumanBytes(file_bytes),
+                                  source.tensors().size(), elements);
+  for (const auto& [dtype, sum] : by_dtype) {
+    std::cout << absl::StreamFormat("  %-16s %6d tensors  %s\n", dtype, sum.first,
+                                    HumanBytes(sum.second));
+  }
+  if (!tensors && checksums.empty()) return;
+  size_t width = 0;
+  for (const SourceTensor& tensor : source.tensors()) width = std::max(width, tensor.name.size());
+  width = std::min<size_t>(width, 60);
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    const SourceTensor& tensor = source.tensors()[i];
+    std::cout << absl::StreamFormat("%-*s  %-14s [%s]%s", static_cast<int>(width), tensor.name,
+                                    Info(tensor.dtype).name, absl::StrJoin(tensor.shape, ", "),
+                                    source.Alias(i) >= 0 ? "  (shared)" : "");
+    if (!checksums.empty() && checksums[i]) std::cout << "  " << Hex(*checksums[i]);
+    std::cout << "\n";
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> ChecksumTensor(const TensorSource& source, int index) {
+  if (auto s = source.Verify(index); !s.ok()) return s;
+  const SourceTensor& tensor = source.tensors()[index];
+  const DTypeInfo& info = Info(tensor.dtype);
+  const int64_t elements = tensor.elements();
+  const int64_t step = kBufferBytes / info.block_bytes * info.block_elements;
+  std::vector<uint8_t> buffer(std::min(tensor.bytes(), kBufferBytes));
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
+                                                                              XXH3_freeState);
+  XXH3_64bits_reset(state.get());
+  for (int64_t begin = 0; begin < elements; begin += step) {
+    const int64_t count = std::min(step, elements - begin);
+    const auto out = absl::MakeSpan(buffer.data(), count / info.block_elements * info.block_bytes);
+    if (auto s = source.Read(index, begin, count, out); !s.ok()) return s;
+    XXH3_64bits_update(state.get(), out.data(), out.size());
+  }
+  return XXH3_64bits_digest(state.get());
+}
+
+int InspectCheckpoint(const std::string& path, bool tensors, bool checksums, bool json) {
+  absl::StatusOr<std::unique_ptr<TensorSource>> source = OpenCheckpoint(path);
+  if (!source.ok()) return Report(source.status());
+  std::vector<std::optional<uint64_t>> sums;
+  if (checksums) {
+    int64_t total = 0, done = 0;
+    for (const SourceTensor& tensor : (*source)->tensors()) total += tensor.bytes();
+    Progress progress("inspect", total);
+    for (size_t i = 0; i < (*source)->tensors().size(); ++i) {
+      const SourceTensor& tensor = (*source)->tensors()[i];
+      if (Info(tensor.dtype).block_bytes == 0) {  // a block type that is listed, never read
+        sums.push_back(std::nullopt);
+        continue;
+      }
+      absl::StatusOr<uint64_t> sum = ChecksumTensor(**source, i);
+      if (!sum.ok()) return Report(sum.status());
+      sums.push_back(*sum);
+      progress.Update(done += tensor.bytes());
+    }
+  }
+  if (json) {
+    PrintJson(**source, sums);
+  } else {
+    PrintText(path, **source, tensors, sums);
+  }
+  std::cout.flush();
+  return std::cout ? kExitOk : Report(absl::DataLossError("writing to standard output failed"));
+}
+
+}  // namespace quire
