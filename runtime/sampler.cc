@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 
@@ -37,12 +38,41 @@ inline float Exp(float x) {
 // together would weigh less than 1e-12 of the most likely one.
 constexpr float kNegligible = 40;
 
-int32_t ArgMax(absl::Span<const float> logits) {
-  size_t best = 0;
-  for (size_t i = 1; i < logits.size(); ++i) {
-    if (logits[i] > logits[best] || std::isnan(logits[best])) best = i;
+// The largest of the logits that are numbers; -infinity where none is. In lanes, so that it
+// vectorizes.
+float Max(absl::Span<const float> logits) {
+  constexpr size_t kLanes = 16;
+  float lanes[kLanes];
+  std::fill_n(lanes, kLanes, -std::numeric_limits<float>::infinity());
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j)
+      lanes[j] = logits[i + j] > lanes[j] ? logits[i + j] : lanes[j];
   }
-  return static_cast<int32_t>(best);
+  for (; i < logits.size(); ++i) lanes[0] = logits[i] > lanes[0] ? logits[i] : lanes[0];
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
+// A logit that at least k logits reach, and not many more than k: the lower edge of the bin, of
+// equal width, in which the k-th largest lies.
+float TopKFloor(absl::Span<const float> logits, float max, float floor, int64_t k) {
+  constexpr int kBins = 4096;
+  const float width = (max - floor) / kBins;
+  if (!(width > 0)) return floor;
+  const float inverse = 1 / width;
+  std::vector<int32_t> counts(kBins + 1);
+  for (const float logit : logits) {
+    // What lies below the floor, and NaN, is counted last.
+    const float bin = (max - logit) * inverse;
+    ++counts[bin < kBins ? static_cast<int>(bin) : kBins];
+  }
+  int64_t reached = 0;
+  for (int bin = 0; bin < kBins; ++bin) {
+    reached += counts[bin];
+    // A bin more than needed: the edge itself is rounded.
+    if (reached >= k) return max - static_cast<float>(bin + 2) * width;
+  }
+  return floor;
 }
 
 }  // namespace
@@ -65,8 +95,11 @@ int32_t Sampler::Sample(absl::Span<const float> logits, absl::Span<const int32_t
     Penalize(recent);
     logits = logits_;
   }
-  const int32_t best = ArgMax(logits);
-  const float max = logits[best];
+  const float max = Max(logits);
+  // Not found where every logit is NaN or -infinity: any token is as good as the first.
+  const int64_t found = std::find(logits.begin(), logits.end(), max) - logits.begin();
+  const int32_t best =
+      found < static_cast<int64_t>(logits.size()) ? static_cast<int32_t>(found) : 0;
   if (options_.temperature == 0 || options_.top_k == 1 || !std::isfinite(max)) return best;
 
   const float temperature = static_cast<float>(options_.temperature);
@@ -76,17 +109,19 @@ int32_t Sampler::Sample(absl::Span<const float> logits, absl::Span<const int32_t
   const float min_p_floor =
       options_.min_p > 0 ? max + temperature * static_cast<float>(std::log(options_.min_p)) : floor;
   if (options_.top_p == 1) floor = std::max(floor, min_p_floor);
-  candidates_.clear();
+  if (options_.top_k > 0) floor = std::max(floor, TopKFloor(logits, max, floor, options_.top_k));
+  candidates_.resize(logits.size());
+  size_t n = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] >= floor) candidates_.push_back({logits[i], 0.0f, static_cast<int32_t>(i)});
+    candidates_[n] = {logits[i], 0.0f, static_cast<int32_t>(i)};
+    n += logits[i] >= floor ? 1 : 0;
   }
-  const auto likelier = [](const Candidate& a, const Candidate& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-  };
-  if (options_.top_k > 0 && options_.top_k < static_cast<int64_t>(candidates_.size())) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(),
-                     likelier);
-    candidates_.resize(options_.top_k);
+  candidates_.resize(n);
+  if (options_.top_k > 0 && options_.top_k < static_cast<int64_t>(n)) {
+    sorted_ = candidates_;
+    const auto last = sorted_.begin() + options_.top_k - 1;
+    std::nth_element(sorted_.begin(), last, sorted_.end(), Likelier);
+    KeepTo(*last);
   }
   const float inverse = 1 / temperature;
   for (Candidate& c : candidates_) c.weight = Exp((c.logit - max) * inverse);
@@ -94,22 +129,7 @@ int32_t Sampler::Sample(absl::Span<const float> logits, absl::Span<const int32_t
   for (const Candidate& c : candidates_) total += c.weight;
 
   if (options_.top_p < 1) {
-    // All tokens below this weight together are less than what top_p leaves out.
-    const double negligible =
-        (1 - options_.top_p) * total / static_cast<double>(candidates_.size());
-    candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(),
-                                     [&](const Candidate& c) { return c.weight < negligible; }),
-                      candidates_.end());
-    // A heap yields the most likely ones in order, as many as are needed.
-    const auto less = [&](const Candidate& a, const Candidate& b) { return likelier(b, a); };
-    std::make_heap(candidates_.begin(), candidates_.end(), less);
-    auto end = candidates_.end();
-    double kept = 0;
-    while (end != candidates_.begin() && kept < options_.top_p * total) {
-      std::pop_heap(candidates_.begin(), end, less);
-      kept += (--end)->weight;
-    }
-    candidates_.erase(candidates_.begin(), end);
+    KeepTopP(max, temperature, options_.top_p * total);
     candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(),
                                      [&](const Candidate& c) { return c.logit < min_p_floor; }),
                       candidates_.end());
@@ -123,6 +143,44 @@ int32_t Sampler::Sample(absl::Span<const float> logits, absl::Span<const int32_t
     if (left < 0) return c.id;
   }
   return best;  // rounding left a little over
+}
+
+bool Sampler::Likelier(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+// Keeps `last` and the candidates that are more likely. They stay in the order of their ids.
+void Sampler::KeepTo(Candidate last) {
+  candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(),
+                                   [&](const Candidate& c) { return Likelier(last, c); }),
+                    candidates_.end());
+}
+
+// Keeps the most likely candidates, as many as it takes to weigh `wanted` together. In linear time:
+// they are counted into bins of equal width by their logits, and only the one in which `wanted` is
+// reached is sorted.
+void Sampler::KeepTopP(float max, float temperature, double wanted) {
+  constexpr int kBins = 4096;
+  const float scale = (kBins - 1) / (kNegligible * temperature);
+  const auto bin = [&](const Candidate& c) {
+    return std::min(kBins - 1, static_cast<int>((max - c.logit) * scale));
+  };
+  std::vector<double> weight(kBins);
+  for (const Candidate& c : candidates_) weight[bin(c)] += c.weight;
+  int reached = 0;
+  double kept = 0;
+  while (reached < kBins - 1 && kept + weight[reached] < wanted) kept += weight[reached++];
+  sorted_.clear();
+  for (const Candidate& c : candidates_) {
+    if (bin(c) == reached) sorted_.push_back(c);
+  }
+  std::sort(sorted_.begin(), sorted_.end(), Likelier);
+  for (const Candidate& c : sorted_) {
+    kept += c.weight;
+    if (kept >= wanted) return KeepTo(c);
+  }
+  // Rounding: all together weigh a little less than was wanted.
+  if (!sorted_.empty()) KeepTo(sorted_.back());
 }
 
 void Sampler::Penalize(absl::Span<const int32_t> recent) {

@@ -63,13 +63,16 @@ class Sampler {
     float weight;  // e^((logit - max) / temperature)
     int32_t id;
   };
+  static bool Likelier(const Candidate& a, const Candidate& b);
   void Penalize(absl::Span<const int32_t> recent);
+  void KeepTo(Candidate last);
+  void KeepTopP(float max, float temperature, double wanted);
 
   SamplerOptions options_;
   Random random_;
   std::vector<float> logits_;  // where they are changed
   std::vector<int32_t> penalized_;
-  std::vector<Candidate> candidates_;
+  std::vector<Candidate> candidates_, sorted_;
 };
 
 }  // namespace quire
