@@ -1,10 +1,12 @@
 #include "runtime/anonymous_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -35,6 +37,15 @@ AnonymousMemory& AnonymousMemory::operator=(AnonymousMemory&& other) noexcept {
 
 AnonymousMemory::~AnonymousMemory() {
   if (data_ != nullptr) munmap(data_, bytes_);
+}
+
+int64_t AnonymousMemory::ResidentBytes() const {
+  const int64_t page_bytes = sysconf(_SC_PAGESIZE);
+  std::vector<uint8_t> pages((bytes_ + page_bytes - 1) / page_bytes);
+  if (bytes_ == 0 || mincore(data_, bytes_, pages.data()) != 0) return 0;
+  int64_t resident = 0;
+  for (uint8_t page : pages) resident += page & 1;
+  return resident * page_bytes;
 }
 
 }  // namespace quire

@@ -23,6 +23,8 @@ class AnonymousMemory {
 
   uint8_t* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
+  // Of them, those in pages that have been touched.
+  int64_t ResidentBytes() const;
 
  private:
   AnonymousMemory(uint8_t* data, int64_t bytes) : data_(data), bytes_(bytes) {}

@@ -29,6 +29,7 @@ class KvCache {
 
   int64_t ctx() const { return ctx_; }
   int64_t bytes() const { return memory_.bytes(); }
+  int64_t ResidentBytes() const { return memory_.ResidentBytes(); }
   // Elements from one position of a head to the next.
   int64_t position_stride() const { return head_dim_; }
   // [ctx][head_dim] of one head.

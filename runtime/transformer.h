@@ -42,6 +42,9 @@ class Transformer {
   int64_t max_logits() const { return max_logits_; }
   int64_t kv_cache_bytes() const { return cache_.bytes(); }
   int64_t scratch_bytes() const { return scratch_.bytes(); }
+  // The parts of them that are in memory: pages are touched as they are needed.
+  int64_t kv_cache_resident_bytes() const { return cache_.ResidentBytes(); }
+  int64_t scratch_resident_bytes() const { return scratch_.ResidentBytes(); }
 
   // Appends tokens to the sequence. ResourceExhausted where they do not fit into ctx;
   // InvalidArgument for an id that the embedding has no row for. On an error nothing has changed.
