@@ -5,8 +5,10 @@
 #include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "runtime/text/added_tokens.h"
@@ -42,7 +44,9 @@ struct Tokenizer::Impl {
   TextSteps normalizer, pre_tokenizer;
   AddedTokens raw_tokens, normalized_tokens;
   PrefixIndex added_by_text;
-  std::deque<std::string> normalized_texts;  // of the added tokens that have one
+  std::deque<std::string> normalized_storage;
+  absl::flat_hash_map<int32_t, absl::string_view>
+      normalized_texts;  // of the added tokens that have one
   std::vector<int32_t> eos_ids;
 
   absl::Status Init();
@@ -119,7 +123,9 @@ absl::Status Tokenizer::Impl::InitAddedTokens() {
     }
     if (absl::Status status = Normalize(&parts, &storage); !status.ok()) return status;
     if (parts.empty() || parts[0].text.empty()) continue;
-    normalized.emplace_back(normalized_texts.emplace_back(parts[0].text), &token);
+    const absl::string_view normal = normalized_storage.emplace_back(parts[0].text);
+    normalized.emplace_back(normal, &token);
+    normalized_texts[token.id()] = normal;
   }
   added_by_text = PrefixIndex(std::move(by_text));
   raw_tokens = AddedTokens(std::move(raw));
@@ -230,9 +236,6 @@ StreamDecoder::StreamDecoder(const Tokenizer* tokenizer, Tokenizer::DecodeOption
     : tokenizer_(tokenizer), options_(options) {
   const pb::Tokenizer& proto = tokenizer->impl_->proto;
   strip_space_ = proto.strip_leading_space() && !options.continues;
-  // Sentencepiece drops every space before the first visible character only where its normalizer
-  // would, too.
-  strip_spaces_ = proto.has_sentencepiece() && proto.sentencepiece().remove_extra_whitespaces();
 }
 
 void StreamDecoder::AddBytes(absl::string_view bytes, std::string* out) {
@@ -248,7 +251,8 @@ void StreamDecoder::AddBytes(absl::string_view bytes, std::string* out) {
     if (rest.empty()) break;
     const Utf8Char c = NextChar(rest);
     if (c.incomplete) break;
-    for (int i = 0; i < (byte_level ? 1 : c.length); ++i) absl::StrAppend(out, kReplacementCharacter);
+    for (int i = 0; i < (byte_level ? 1 : c.length); ++i)
+      absl::StrAppend(out, kReplacementCharacter);
     rest.remove_prefix(c.length);
   }
   pending_.erase(0, pending_.size() - rest.size());
@@ -257,16 +261,20 @@ void StreamDecoder::AddBytes(absl::string_view bytes, std::string* out) {
 void StreamDecoder::FlushBytes(std::string* out) {
   const int n = static_cast<int>(pending_.size());
   const bool byte_level = tokenizer_->impl_->proto.byte_level();
-  for (int i = 0; i < (byte_level ? std::min(n, 1) : n); ++i) absl::StrAppend(out, kReplacementCharacter);
+  for (int i = 0; i < (byte_level ? std::min(n, 1) : n); ++i)
+    absl::StrAppend(out, kReplacementCharacter);
   pending_.clear();
 }
 
-std::string StreamDecoder::StripSpace(std::string text) {
-  while (strip_space_ && !text.empty()) {
-    const bool space = text[0] == ' ';
-    if (space) text.erase(0, 1);
-    strip_space_ = space && strip_spaces_;
-  }
+std::string StreamDecoder::StripSpace(std::string text, bool of_symbol) {
+  if (!strip_space_ || text.empty()) return text;
+  const bool sentencepiece = tokenizer_->impl_->proto.has_sentencepiece();
+  const bool space = text[0] == ' ' && (of_symbol || !sentencepiece);
+  if (space) text.erase(0, 1);
+  // Sentencepiece goes on until something is visible where its normalizer would drop such spaces,
+  // too.
+  strip_space_ = space && text.empty() && sentencepiece &&
+                 tokenizer_->impl_->proto.sentencepiece().remove_extra_whitespaces();
   return text;
 }
 
@@ -283,27 +291,33 @@ std::string StreamDecoder::Add(int32_t id) {
   if (kind == pb::BYTE) {
     const char byte = static_cast<char>(impl.vocabulary.byte_value(id));
     AddBytes(absl::string_view(&byte, 1), &out);
-    return StripSpace(std::move(out));
+    return StripSpace(std::move(out), false);
   }
   if (!impl.proto.byte_level()) FlushBytes(&out);
-  if (hidden) return StripSpace(std::move(out));
+  if (hidden) return StripSpace(std::move(out), false);
   absl::string_view piece = impl.vocabulary.text(id);
   if (kind == pb::UNKNOWN && !impl.proto.unknown_text().empty()) piece = impl.proto.unknown_text();
+  // An added token that is found in normalized text prints as it stands there: "_<x>" with a space
+  // before it.
+  if (const auto normal = impl.normalized_texts.find(id); normal != impl.normalized_texts.end())
+    piece = normal->second;
+  const bool begins_with_symbol =
+      impl.proto.space_symbol() && absl::StartsWith(piece, kSpaceSymbol);
   while (impl.proto.space_symbol() && !piece.empty()) {
     const size_t symbol = piece.find(kSpaceSymbol);
     AddBytes(piece.substr(0, symbol), &out);
-    if (symbol == absl::string_view::npos) return StripSpace(std::move(out));
+    if (symbol == absl::string_view::npos) return StripSpace(std::move(out), begins_with_symbol);
     AddBytes(" ", &out);
     piece.remove_prefix(symbol + kSpaceSymbol.size());
   }
   AddBytes(piece, &out);
-  return StripSpace(std::move(out));
+  return StripSpace(std::move(out), begins_with_symbol);
 }
 
 std::string StreamDecoder::Finish() {
   std::string out;
   FlushBytes(&out);
-  out = StripSpace(std::move(out));
+  out = StripSpace(std::move(out), false);
   *this = StreamDecoder(tokenizer_, options_);
   return out;
 }

@@ -89,12 +89,11 @@ class StreamDecoder {
  private:
   void AddBytes(absl::string_view bytes, std::string* out);
   void FlushBytes(std::string* out);
-  std::string StripSpace(std::string text);
+  std::string StripSpace(std::string text, bool of_symbol);
 
   const Tokenizer* tokenizer_;
   Tokenizer::DecodeOptions options_;
   bool strip_space_;     // the next space to print is dropped
-  bool strip_spaces_;    // and so are those that follow it
   std::string pending_;  // an incomplete character
 };
 

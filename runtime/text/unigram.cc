@@ -47,9 +47,9 @@ void Unigram::Encode(absl::string_view text, std::vector<int32_t>* ids) const {
     const size_t char_length = NextChar(text.substr(pos)).length;
     bool has_char = false;
     // Sums are made in double and kept in float, as the reference does: ties must fall alike.
-    const auto reach = [&](size_t length, int32_t id, double score) {
+    const auto reach = [&](size_t length, int32_t id, float score) {
       Node& node = nodes[pos + length];
-      const double sum = score + score_here;
+      const float sum = score + score_here;
       if (node.begin >= 0 && sum <= node.score) return;
       node = {id, static_cast<int32_t>(pos), static_cast<float>(sum)};
     };
