@@ -1,0 +1,242 @@
+#include "runtime/bench.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "format/command_line.h"
+#include "format/kernel_text.h"
+#include "format/process_memory.h"
+#include "nlohmann/json.hpp"
+#include "runtime/child_process.h"
+#include "runtime/footprint/proc.h"
+#include "runtime/footprint/residency.h"
+#include "runtime/memory_limit.h"
+#include "runtime/memory_roof.h"
+#include "runtime/process_clock.h"
+#include "runtime/session.h"
+
+namespace quire {
+namespace {
+
+// Many times any cache; a quarter of a second of reading on a slow machine.
+constexpr int64_t kRoofBytes = int64_t{512} << 20;
+
+double Median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+// Ids that no tokenizer would put together, the same on every machine.
+std::vector<int32_t> Prompt(int64_t n, const Model& model, uint64_t seed) {
+  Random random(seed);
+  std::vector<int32_t> tokens(n);
+  for (int32_t& id : tokens) id = static_cast<int32_t>(random.Next() % model.config().vocab_size());
+  return tokens;
+}
+
+// Brings the file's pages into the page cache, or drops them, and returns how many bytes are there.
+absl::StatusOr<int64_t> PrepareCache(const std::string& path, bool cold) {
+  const absl::StatusOr<MappedFile> file = MappedFile::Map(path);
+  if (!file.ok()) return file.status();
+  const int fd = file->file().fd();
+  if (cold) {
+    fdatasync(fd);  // pages that are not on the disk yet cannot be dropped
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  } else {
+    std::vector<uint8_t> buffer(1 << 20);
+    Progress progress("reading the file once", file->size());
+    for (int64_t at = 0; at < file->size();) {
+      const int64_t n = std::min<int64_t>(buffer.size(), file->size() - at);
+      absl::Status status = file->file().ReadAt(at, absl::MakeSpan(buffer).subspan(0, n));
+      if (!status.ok()) return status;
+      progress.Update(at += n);
+    }
+  }
+  const absl::StatusOr<Residency> residency = Residency::Read(*file);
+  if (!residency.ok()) return residency.status();
+  return residency->bytes();
+}
+
+absl::StatusOr<ProcessFigures> ReadFigures(pid_t pid) {
+  const std::string proc = absl::StrCat("/proc/", pid, "/");
+  std::string texts[4];
+  const char* names[] = {"status", "smaps_rollup", "stat", "io"};
+  for (int i = 0; i < 4; ++i) {
+    absl::StatusOr<std::string> text = ReadKernelText(proc + names[i]);
+    if (!text.ok()) return text.status();
+    texts[i] = *std::move(text);
+  }
+  const ProcessMemory memory = ParseProcStatus(texts[0]);
+  const MappingCounts counts = ParseSmapsRollup(texts[1]);
+  const absl::StatusOr<ProcStat> stat = ParseProcStat(texts[2]);
+  if (!stat.ok()) return stat.status();
+  ProcessFigures figures;
+  figures.rss_anon_bytes = memory.rss_anon;
+  figures.rss_file_bytes = memory.rss_file;
+  figures.pss_bytes = counts.pss;
+  figures.private_dirty_bytes = counts.private_dirty;
+  figures.peak_rss_bytes = memory.peak_rss;
+  figures.minor_faults = stat->minor_faults;
+  figures.major_faults = stat->major_faults;
+  figures.read_bytes = ParseProcIo(texts[3]).read_bytes;
+  return figures;
+}
+
+// What BenchWorker printed, from all processes.
+struct Samples {
+  std::vector<double> open_ms, ready_ms, first_token_ms, prefill, decode;
+};
+
+absl::Status AddSample(const std::string& line, Samples* samples, BenchResult* result) {
+  const nlohmann::json figures = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!figures.is_object()) return absl::InternalError("a measured process printed no figures");
+  samples->open_ms.push_back(figures["open_ms"].get<double>());
+  samples->ready_ms.push_back(figures["ready_ms"].get<double>());
+  samples->first_token_ms.push_back(figures["first_token_ms"].get<double>());
+  samples->prefill.push_back(figures["prefill_tokens_per_second"].get<double>());
+  samples->decode.push_back(figures["decode_tokens_per_second"].get<double>());
+  result->kv_cache_bytes = figures["kv_cache_bytes"].get<int64_t>();
+  result->scratch_bytes = figures["scratch_bytes"].get<int64_t>();
+  result->threads = figures["threads"].get<int64_t>();
+  result->kernels = figures["kernels"].get<std::string>();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<BenchResult> MeasureBench(const std::string& path, const BenchOptions& options) {
+  BenchResult result;
+  {
+    const absl::StatusOr<Model> model = Model::Open(path);
+    if (!model.ok()) return model.status();
+    result.model_bytes = model->file().mapping().size();
+    result.decode_bytes_per_token = model->decode_bytes();
+  }
+  std::unique_ptr<MemoryLimit> limit;
+  if (options.memory_limit > 0) {
+    absl::StatusOr<std::unique_ptr<MemoryLimit>> created =
+        MemoryLimit::Create(options.memory_limit);
+    if (!created.ok()) return created.status();
+    limit = *std::move(created);
+  }
+  const int threads = options.threads > 0 ? static_cast<int>(options.threads) : DefaultThreads();
+  const std::vector<std::string> args = {"bench",
+                                         path,
+                                         "--worker",
+                                         "--prompt-tokens",
+                                         absl::StrCat(options.prompt_tokens),
+                                         "--tokens",
+                                         absl::StrCat(options.tokens),
+                                         "--threads",
+                                         absl::StrCat(threads)};
+  const auto measure_roof = [&]() -> absl::Status {
+    ThreadPool pool(threads);
+    const absl::StatusOr<double> roof = MeasureMemoryRead(pool, kRoofBytes);
+    if (!roof.ok()) return roof.status();
+    result.memory_read_bytes_per_second = std::max(result.memory_read_bytes_per_second, *roof);
+    return absl::OkStatus();
+  };
+
+  Samples samples;
+  for (int64_t repetition = 0; repetition < options.repetitions; ++repetition) {
+    // Before each repetition, since the machine's speed drifts.
+    if (absl::Status status = measure_roof(); !status.ok()) return status;
+    // Pages that are in the page cache already are not charged to the limit.
+    const bool drop = options.cold || (limit != nullptr && repetition == 0);
+    const absl::StatusOr<int64_t> resident = PrepareCache(path, drop);
+    if (!resident.ok()) return resident.status();
+    result.resident_before_bytes = *resident;
+
+    std::vector<std::unique_ptr<ChildProcess>> children;
+    for (int64_t i = 0; i < options.processes; ++i) {
+      absl::StatusOr<std::unique_ptr<ChildProcess>> child =
+          ChildProcess::Start(args, limit == nullptr ? "" : limit->folder());
+      if (!child.ok()) return child.status();
+      children.push_back(*std::move(child));
+    }
+    for (const auto& child : children) {
+      const absl::StatusOr<std::string> line = child->ReadLine();
+      if (!line.ok()) return line.status();
+      absl::Status status = AddSample(*line, &samples, &result);
+      if (!status.ok()) return status;
+    }
+    // All have generated and none has ended: now their shares of the pages are what they are.
+    result.processes.clear();
+    result.total_pss_bytes = 0;
+    for (const auto& child : children) {
+      absl::StatusOr<ProcessFigures> figures = ReadFigures(child->pid());
+      if (!figures.ok()) return figures.status();
+      result.total_pss_bytes += figures->pss_bytes;
+      result.processes.push_back(*std::move(figures));
+    }
+    for (const auto& child : children) {
+      if (absl::Status status = child->Wait(); !status.ok()) return status;
+    }
+  }
+  result.open_ms = Median(samples.open_ms);
+  result.ready_ms = Median(samples.ready_ms);
+  result.first_token_ms = Median(samples.first_token_ms);
+  result.prefill_tokens_per_second = Median(samples.prefill);
+  result.decode_tokens_per_second = Median(samples.decode);
+  return result;
+}
+
+absl::Status BenchWorker(const std::string& path, const BenchOptions& options) {
+  SessionOptions session_options;
+  session_options.threads = options.threads;
+  const int64_t wanted = options.prompt_tokens + options.tokens;
+  if (wanted > kDefaultCtx) session_options.ctx = wanted;
+  absl::StatusOr<std::unique_ptr<Session>> opened = Session::Open(path, session_options);
+  if (!opened.ok()) return opened.status();
+  Session& session = **opened;
+  // Part of what stands between a user and the first token.
+  std::optional<Tokenizer> tokenizer;
+  if (session.model().file().has_tokenizer()) {
+    absl::StatusOr<Tokenizer> loaded = session.LoadTokenizer();
+    if (!loaded.ok()) return loaded.status();
+    tokenizer = *std::move(loaded);
+  }
+  const double ready_ms = MillisecondsSinceStart();
+  Sampler sampler(SamplerOptions{});
+  double first_token_ms = 0;
+  const absl::StatusOr<Generation> first =
+      session.Generate(Prompt(options.prompt_tokens, session.model(), 1), 1, {}, sampler,
+                       [&](int32_t) { first_token_ms = MillisecondsSinceStart(); });
+  if (!first.ok()) return first.status();
+  // Another prompt, which shares no beginning with the first, shows the speed once all is mapped.
+  const absl::StatusOr<Generation> second =
+      session.Generate(Prompt(options.prompt_tokens, session.model(), 2), options.tokens, {},
+                       sampler, [](int32_t) {});
+  if (!second.ok()) return second.status();
+  const auto rate = [](int64_t tokens, double seconds) {
+    return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
+  };
+  const nlohmann::json figures = {
+      {"open_ms", session.open_ms()},
+      {"ready_ms", ready_ms},
+      {"first_token_ms", first_token_ms},
+      {"prefill_tokens_per_second", rate(second->prefilled, second->prefill_seconds)},
+      {"decode_tokens_per_second",
+       rate(static_cast<int64_t>(second->tokens.size()) - 1, second->decode_seconds)},
+      {"kv_cache_bytes", session.transformer().kv_cache_bytes()},
+      {"scratch_bytes", session.transformer().scratch_bytes()},
+      {"threads", session.pool().size()},
+      {"kernels", session.kernels().name},
+  };
+  std::printf("%s\n", figures.dump().c_str());
+  std::fflush(stdout);
+  while (std::getchar() != EOF) {
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace quire

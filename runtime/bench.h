@@ -1,0 +1,58 @@
+// Load time, memory and speed, measured in processes of their own.
+#ifndef QUIRE_RUNTIME_BENCH_H_
+#define QUIRE_RUNTIME_BENCH_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace quire {
+
+struct BenchOptions {
+  int64_t prompt_tokens = 128;
+  int64_t tokens = 32;
+  int64_t repetitions = 3;
+  bool cold = false;      // the file's pages are dropped from the page cache before each repetition
+  int64_t processes = 1;  // at once
+  int64_t memory_limit = 0;  // bytes for all processes together, page cache included; 0: none
+  int64_t threads = 0;       // of each process; 0: the CPUs there are
+};
+
+// One process, while all of them are alive and have generated.
+struct ProcessFigures {
+  int64_t rss_anon_bytes = 0, rss_file_bytes = 0, pss_bytes = 0, private_dirty_bytes = 0;
+  int64_t peak_rss_bytes = 0;
+  int64_t minor_faults = 0, major_faults = 0;
+  int64_t read_bytes = 0;  // from storage
+};
+
+// Medians over all processes of all repetitions, where nothing else is said.
+struct BenchResult {
+  int64_t model_bytes = 0;
+  double open_ms = 0;         // map, header, manifest
+  double ready_ms = 0;        // from process start until the first token of the prompt could go in
+  double first_token_ms = 0;  // from process start, prompt included
+  double prefill_tokens_per_second = 0;  // of a second prompt in the same process
+  double decode_tokens_per_second = 0;
+  int64_t decode_bytes_per_token = 0;  // of weights
+  double memory_read_bytes_per_second = 0;
+  int64_t kv_cache_bytes = 0, scratch_bytes = 0;  // of one process
+  int64_t threads = 0;
+  std::string kernels;
+  int64_t resident_before_bytes = 0;  // of the file in the page cache, before the last repetition
+  std::vector<ProcessFigures> processes;  // of the last repetition
+  int64_t total_pss_bytes = 0;
+};
+
+// Starts this executable again, `bench MODEL --worker ...`, for each process and repetition.
+// FailedPrecondition where a process fails (it has said why on stderr), or a limit cannot be set.
+absl::StatusOr<BenchResult> MeasureBench(const std::string& path, const BenchOptions& options);
+
+// What such a process does: generates, prints one line of figures, waits for stdin to be closed.
+absl::Status BenchWorker(const std::string& path, const BenchOptions& options);
+
+}  // namespace quire
+
+#endif  // QUIRE_RUNTIME_BENCH_H_
