@@ -11,7 +11,7 @@ absl::StatusOr<Pickle> PickleStream::Next() {
   const std::string place = absl::StrCat(file_.path(), ": pickle at offset ", offset_);
   // Nothing says how long it is: what fails on a part of the file is tried again on more of it.
   std::string bytes;
-  for (int64_t want = 64 << 10;; want *= 8) {
+  for (int64_t want = 1 << 10;; want *= 8) {
     const int64_t have = bytes.size();
     const int64_t size = std::min({want, kMaxPickleBytes, end_ - offset_});
     bytes.resize(size);

@@ -11,9 +11,11 @@
 #include "convert/pickle_stream.h"
 #include "convert/pickle_vm.h"
 #include "convert/quote.h"
+#include "convert/tar_reader.h"
 #include "convert/tensor_source.h"
 #include "convert/torch_listing.h"
 #include "convert/torch_source.h"
+#include "convert/torch_tar.h"
 #include "format/file.h"
 
 namespace quire {
@@ -26,26 +28,6 @@ using Kind = Pickle::Kind;
 constexpr absl::string_view kMagicNumber = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 constexpr absl::string_view kMagicDigits = "119547037146038801333356";
 constexpr int64_t kProtocolVersion = 1001;
-
-class TorchLegacy : public TorchSource {
- public:
-  TorchLegacy(File file, TorchListing listing, std::vector<int64_t> offsets)
-      : TorchSource(std::move(listing)), file_(std::move(file)), offsets_(std::move(offsets)) {}
-
-  absl::string_view container() const override { return "torch-legacy"; }
-  std::vector<std::pair<std::string, int64_t>> files() const override {
-    return {{file_.path().substr(file_.path().rfind('/') + 1), file_.size()}};
-  }
-
- protected:
-  absl::Status ReadStorage(int storage, int64_t offset, absl::Span<uint8_t> out) const override {
-    return file_.ReadAt(offsets_[storage] + offset, out);
-  }
-
- private:
-  File file_;
-  std::vector<int64_t> offsets_;  // of each storage's bytes
-};
 
 absl::Status CheckSystemInfo(const Pickle& info, const std::string& path) {
   if (info.kind(info.root()) == Kind::kDict) {
@@ -123,6 +105,7 @@ absl::StatusOr<std::vector<int64_t>> LocateStorages(const File& file, int64_t of
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenTorchLegacy(const std::string& path) {
   absl::StatusOr<File> file = File::Open(path);
   if (!file.ok()) return file.status();
+  if (IsTar(*file)) return OpenTorchTar(*std::move(file));
   PickleStream stream(*file, 0, file->size());
 
   absl::StatusOr<Pickle> magic = stream.Next();
@@ -154,7 +137,8 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenTorchLegacy(const std::string&
   if (!keys.ok()) return keys.status();
   auto offsets = LocateStorages(*file, stream.offset(), *keys, listing->storages);
   if (!offsets.ok()) return offsets.status();
-  return std::make_unique<TorchLegacy>(*std::move(file), *std::move(listing), *std::move(offsets));
+  return std::make_unique<TorchStream>("torch-legacy", *std::move(file), *std::move(listing),
+                                       *std::move(offsets));
 }
 
 }  // namespace quire

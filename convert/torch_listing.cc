@@ -129,8 +129,8 @@ std::string KeyText(const Pickle& p, Ref r) {
 
 class Lister {
  public:
-  Lister(const Pickle& pickle, absl::string_view place)
-      : p_(pickle), place_(place), rebuilder_(pickle) {}
+  Lister(const Pickle& pickle, absl::string_view place, const TarTensors* tar)
+      : p_(pickle), place_(place), rebuilder_(pickle, tar) {}
 
   absl::StatusOr<TorchListing> List() {
     if (auto s = Walk(p_.root()); !s.ok()) return s;
@@ -148,6 +148,8 @@ class Lister {
       case Kind::kTuple:
       case Kind::kList:
         return WalkSequence(r);
+      case Kind::kPersistent:
+        return rebuilder_.IsTensor(r) ? AddTensor(r) : absl::OkStatus();
       case Kind::kObject:
         if (rebuilder_.IsTensor(r)) return AddTensor(r);
         if (p_.Global(r).role == GlobalRole::kNamespaceClass) {
@@ -263,8 +265,9 @@ class Lister {
 
 }  // namespace
 
-absl::StatusOr<TorchListing> ListTorchTensors(const Pickle& pickle, absl::string_view place) {
-  return Lister(pickle, place).List();
+absl::StatusOr<TorchListing> ListTorchTensors(const Pickle& pickle, absl::string_view place,
+                                              const TarTensors* tar) {
+  return Lister(pickle, place, tar).List();
 }
 
 }  // namespace quire

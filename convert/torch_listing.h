@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -53,10 +54,15 @@ struct TorchListing {
   std::vector<std::pair<std::string, std::string>> metadata;  // dotted path, JSON text
 };
 
+struct RebuiltTensor;
+using TarTensors = absl::flat_hash_map<int64_t, RebuiltTensor>;
+
 // `place` begins the messages. InvalidArgument: tensors outside of their storage, names that are no
 // UTF-8 or not unique, ...; Unimplemented: sparse, quantized and other tensors, naming the tensor;
-// ResourceExhausted: over a limit above.
-absl::StatusOr<TorchListing> ListTorchTensors(const Pickle& pickle, absl::string_view place);
+// ResourceExhausted: over a limit above. `tar`: tensors that the pickle names by number
+// (torch_rebuild.h); their storages are the caller's to list.
+absl::StatusOr<TorchListing> ListTorchTensors(const Pickle& pickle, absl::string_view place,
+                                              const TarTensors* tar = nullptr);
 
 }  // namespace quire
 

@@ -17,8 +17,24 @@ absl::Status Invalid(const std::string& place, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(place, ": ", what));
 }
 
-// Rejects views that wrap, leave their storage, or repeat it beyond the limit.
-absl::Status CheckRange(const StridedView& view, int64_t storage_bytes, const std::string& place) {
+}  // namespace
+
+absl::Status PlaceView(int64_t offset, int64_t begin_bytes, int64_t storage_bytes,
+                       const std::string& place, StridedView* out) {
+  StridedView& view = *out;
+  if (view.shape.size() != view.strides.size()) {
+    return Invalid(
+        place, absl::StrCat(view.shape.size(), " dimensions, ", view.strides.size(), " strides"));
+  }
+  for (const auto* numbers : {&view.shape, &view.strides}) {
+    for (int64_t n : *numbers) {
+      if (n < 0) return Invalid(place, absl::StrCat("a size or stride of ", n));
+    }
+  }
+  if (offset < 0 ||
+      __builtin_mul_overflow(offset, int64_t{view.element_bytes}, &view.offset_bytes)) {
+    return Invalid(place, absl::StrCat("its storage offset is ", offset));
+  }
   constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
   int64_t bytes = view.element_bytes;  // of the dimensions that are not 0
   bool empty = false;
@@ -29,7 +45,10 @@ absl::Status CheckRange(const StridedView& view, int64_t storage_bytes, const st
       return Invalid(place, "the product of its dimensions overflows");
     }
   }
-  if (empty) return absl::OkStatus();
+  if (empty) {
+    view.offset_bytes = begin_bytes;  // of no element
+    return absl::OkStatus();
+  }
   int64_t last = 0;  // element with the largest coordinates, relative to the first
   for (size_t d = 0; d < view.shape.size(); ++d) {
     int64_t reach;
@@ -52,12 +71,14 @@ absl::Status CheckRange(const StridedView& view, int64_t storage_bytes, const st
         absl::StrCat(place, ": a view of ", bytes, " bytes that repeats a storage of ",
                      storage_bytes, "; up to ", kMaxRepeatedBytes, " bytes may be repeated"));
   }
+  view.offset_bytes += begin_bytes;
   return absl::OkStatus();
 }
 
-}  // namespace
-
 bool TorchRebuilder::IsTensor(Ref r) const {
+  if (tar_ != nullptr && p_.kind(r) == Kind::kPersistent && p_.IsInt(p_.Content(r))) {
+    return tar_->contains(p_.Int(p_.Content(r)));
+  }
   if (p_.kind(r) != Kind::kObject) return false;
   switch (p_.Global(r).role) {
     case GlobalRole::kRebuildTensor:
@@ -74,6 +95,7 @@ bool TorchRebuilder::IsTensor(Ref r) const {
 absl::Status TorchRebuilder::NoteStorages(const std::string& place) {
   for (Ref r = 0; r < p_.size(); ++r) {
     if (p_.kind(r) != Kind::kPersistent) continue;
+    if (tar_ != nullptr && p_.IsInt(p_.Content(r))) continue;
     if (auto s = FindStorage(r, place); !s.ok()) return s.status();
   }
   return absl::OkStatus();
@@ -81,12 +103,13 @@ absl::Status TorchRebuilder::NoteStorages(const std::string& place) {
 
 absl::StatusOr<RebuiltTensor> TorchRebuilder::Rebuild(Ref r, const std::string& place) {
   // Parameters wrap tensors; the depth of a pickle is limited.
-  while (IsTensor(r) && p_.Global(r).role == GlobalRole::kRebuildParameter) {
+  while (p_.kind(r) == Kind::kObject && p_.Global(r).role == GlobalRole::kRebuildParameter) {
     const auto args = p_.Items(p_.Content(r));
     if (args.empty() || !IsTensor(args[0]))
       return Invalid(place, "a Parameter of what is not a tensor");
     r = args[0];
   }
+  if (p_.kind(r) == Kind::kPersistent) return tar_->at(p_.Int(p_.Content(r)));
   return Call(p_.Global(r), p_.Content(r), place);
 }
 
@@ -132,8 +155,6 @@ absl::Status TorchRebuilder::ReadIntegers(Ref r, absl::string_view what, const s
   for (Ref item : items) {
     if (!p_.IsInt(item))
       return Invalid(place, absl::StrCat("its ", what, " holds what is not an integer"));
-    if (p_.Int(item) < 0)
-      return Invalid(place, absl::StrCat("its ", what, " holds ", p_.Int(item)));
     out->push_back(p_.Int(item));
   }
   return absl::OkStatus();
@@ -187,25 +208,14 @@ absl::StatusOr<RebuiltTensor> TorchRebuilder::FromStorage(const PickleGlobal& fu
         absl::StrCat(place, ": its dtype ", unsupported, " is not supported"));
   }
 
-  if (!p_.IsInt(args[1]) || p_.Int(args[1]) < 0) {
-    return Invalid(place, p_.IsInt(args[1])
-                              ? absl::StrCat("its storage offset is ", p_.Int(args[1]))
-                              : "its storage offset is not an integer");
-  }
+  if (!p_.IsInt(args[1])) return Invalid(place, "its storage offset is not an integer");
   StridedView& view = tensor.view.view;
   view.element_bytes = Info(tensor.dtype).block_bytes;
   if (auto s = ReadIntegers(args[2], "shape", place, &view.shape); !s.ok()) return s;
   if (auto s = ReadIntegers(args[3], "stride", place, &view.strides); !s.ok()) return s;
-  if (view.shape.size() != view.strides.size()) {
-    return Invalid(
-        place, absl::StrCat(view.shape.size(), " dimensions, ", view.strides.size(), " strides"));
-  }
-  if (__builtin_mul_overflow(p_.Int(args[1]), int64_t{view.element_bytes}, &view.offset_bytes)) {
-    return Invalid(place, absl::StrCat("its storage offset is ", p_.Int(args[1])));
-  }
-  if (auto s = CheckRange(view, storage->bytes, place); !s.ok()) return s;
-  if (__builtin_add_overflow(view.offset_bytes, storage->offset_bytes, &view.offset_bytes)) {
-    view.offset_bytes = 0;  // a tensor without elements, anywhere
+  if (auto s = PlaceView(p_.Int(args[1]), storage->offset_bytes, storage->bytes, place, &view);
+      !s.ok()) {
+    return s;
   }
   tensor.view.storage = storage->storage;
   return tensor;

@@ -20,12 +20,22 @@ struct RebuiltTensor {
   TorchView view;
 };
 
+// Tensors that stand outside of the pickle (in tar files), by the persistent ids that name them.
+using TarTensors = absl::flat_hash_map<int64_t, RebuiltTensor>;
+
+// Sets the view's offset to `offset` elements from `begin_bytes` of its storage, and checks that
+// the view (shape, strides and element_bytes are set) lies inside of the `bytes` there, does not
+// wrap, and does not repeat them beyond kMaxRepeatedBytes. InvalidArgument, ResourceExhausted.
+absl::Status PlaceView(int64_t offset, int64_t begin_bytes, int64_t bytes, const std::string& place,
+                       StridedView* view);
+
 // Collects storages as tensors name them.
 class TorchRebuilder {
  public:
-  explicit TorchRebuilder(const Pickle& pickle) : p_(pickle) {}
+  // Both arguments must outlive it; tar: null for other files.
+  TorchRebuilder(const Pickle& pickle, const TarTensors* tar) : p_(pickle), tar_(tar) {}
 
-  // True for the call of a function or class that makes a tensor.
+  // True for the call of a function or class that makes a tensor, and for the id of one.
   bool IsTensor(Pickle::Ref r) const;
 
   // Precondition: IsTensor. `place` begins the messages, "x.pt: tensor 'a.b'".
@@ -54,6 +64,7 @@ class TorchRebuilder {
                             std::vector<int64_t>* out) const;
 
   const Pickle& p_;
+  const TarTensors* const tar_;
   std::vector<TorchStorage> storages_;
   absl::flat_hash_map<std::string, int> by_key_;
 };

@@ -36,4 +36,8 @@ absl::Status TorchSource::Read(int index, int64_t begin, int64_t count,
       out);
 }
 
+std::vector<std::pair<std::string, int64_t>> TorchStream::files() const {
+  return {{file_.path().substr(file_.path().rfind('/') + 1), file_.size()}};
+}
+
 }  // namespace quire

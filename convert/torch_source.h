@@ -8,6 +8,7 @@
 
 #include "convert/tensor_source.h"
 #include "convert/torch_listing.h"
+#include "format/file.h"
 
 namespace quire {
 
@@ -33,6 +34,30 @@ class TorchSource : public TensorSource {
  private:
   TorchListing listing_;
   std::vector<int> aliases_;  // one for each tensor
+};
+
+// Storages that lie plainly in one file.
+class TorchStream : public TorchSource {
+ public:
+  // offsets: of each storage's bytes.
+  TorchStream(const char* container, File file, TorchListing listing, std::vector<int64_t> offsets)
+      : TorchSource(std::move(listing)),
+        container_(container),
+        file_(std::move(file)),
+        offsets_(std::move(offsets)) {}
+
+  absl::string_view container() const override { return container_; }
+  std::vector<std::pair<std::string, int64_t>> files() const override;
+
+ protected:
+  absl::Status ReadStorage(int storage, int64_t offset, absl::Span<uint8_t> out) const override {
+    return file_.ReadAt(offsets_[storage] + offset, out);
+  }
+
+ private:
+  const char* container_;
+  File file_;
+  std::vector<int64_t> offsets_;
 };
 
 }  // namespace quire

@@ -316,3 +316,82 @@ def test_safetensors(quire, tmp_path, case):
     safetensors.torch.save_file(value, tmp_path / "x.safetensors", metadata={"format": "pt", "é\"": "\n"})
     listed = check(quire, tmp_path / "x.safetensors", value, "safetensors")
     assert listed["metadata"] == {"format": "pt", "é\"": "\n"}
+
+
+class StorageType:
+    """Pickled as the global torch.FloatStorage."""
+
+    def __init__(self, storage):
+        self.storage = storage
+
+    def __reduce__(self):
+        return f"torch.{self.storage}"
+
+
+class TarPickler(pickle._Pickler):
+    """Names tensors by number, as torch 0.1 did."""
+
+    def __init__(self, file, ids):
+        super().__init__(file, protocol=2)
+        self.ids = ids
+
+    def persistent_id(self, obj):
+        return self.ids.get(id(obj)) if isinstance(obj, torch.Tensor) else None
+
+    def save(self, obj, save_persistent_id=True):
+        if isinstance(obj, StorageType):
+            self.write(b"ctorch\n" + obj.storage.encode() + b"\n")
+        else:
+            super().save(obj, save_persistent_id)
+
+
+def save_tar(path, value):
+    """A tar archive as torch.save wrote before 0.2; torch.load still reads it."""
+    names = {torch.float32: "Float", torch.int64: "Long", torch.uint8: "Byte"}
+    found = {id(t): t for _, t in flatten(value)}
+    ids = {key: 1000 + i for i, key in enumerate(found)}
+    storages = {t.untyped_storage().data_ptr(): (2**40 + i, t) for i, t in enumerate(found.values())}
+
+    def dump(out, obj):
+        TarPickler(out, {}).dump(obj)
+
+    files = {name: io.BytesIO() for name in ("sys_info", "pickle", "tensors", "storages")}
+    dump(files["sys_info"], {"protocol_version": 1000, "little_endian": True})
+    TarPickler(files["pickle"], ids).dump(value)
+    out = files["storages"]
+    dump(out, len(storages))
+    for key, tensor in storages.values():
+        dump(out, (key, "cpu", StorageType(f"{names[tensor.dtype]}Storage")))
+        data = bytes(tensor.untyped_storage())
+        out.write(struct.pack("<q", len(data) // tensor.element_size()) + data)
+    # A part of the first storage under a key of its own, as 0.1's sliced storages.
+    (first, tensor), *_ = storages.values()
+    dump(out, [(77, first, 2, 3)])
+    out = files["tensors"]
+    dump(out, len(found))
+    for key, tensor in found.items():
+        storage = storages[tensor.untyped_storage().data_ptr()][0]
+        offset = tensor.storage_offset()
+        if tensor.shape == (3,) and offset == 2 and storage == first:
+            storage, offset = 77, 0
+        dump(out, (ids[key], storage, StorageType(f"{names[tensor.dtype]}Tensor")))
+        out.write(struct.pack("<ii", tensor.dim(), 0))
+        out.write(struct.pack(f"<{2 * tensor.dim() + 1}q", *tensor.shape, *tensor.stride(), offset))
+    with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data.getvalue()), 1.5  # a fraction needs an extended header
+            tar.addfile(info, io.BytesIO(data.getvalue()))
+
+
+def test_tar(quire, tmp_path):
+    base = torch.arange(24, dtype=torch.float32)
+    value = collections.OrderedDict(
+        a=base, b=base.reshape(4, 6).t(), part=base[2:5], n=torch.arange(5), raw=random_tensor(torch.uint8, 7),
+        deep={"x": torch.ones(2, 2), "again": base}, epoch=3)  # fmt: skip
+    value["deep"]["same"] = value["a"]
+    save_tar(tmp_path / "x.pt", value)
+    loaded = torch.load(tmp_path / "x.pt", weights_only=False)
+    assert torch.equal(loaded["b"], value["b"]) and torch.equal(loaded["part"], value["part"])
+    listed = check(quire, tmp_path / "x.pt", value, "torch-tar")
+    assert listed["metadata"] == {"epoch": 3}
