@@ -63,34 +63,42 @@ Encoding SourceEncoding(DType dtype) {
   }
 }
 
-int LayerOf(absl::string_view name) {
-  int layer = -1;
-  if (absl::StartsWith(name, "layers.")) sscanf(std::string(name).c_str(), "layers.%d.", &layer);
-  return layer;
+// The encoding of each tensor, in their order.
+absl::StatusOr<std::vector<Encoding>> EncodingsOf(const ModelPlan& model,
+                                                  const TensorSource& source,
+                                                  const Scheme* scheme) {
+  std::vector<SchemeTensor> tensors;
+  for (const CanonicalTensor& tensor : model.tensors) {
+    absl::StatusOr<TensorName> name = ParseTensorName(tensor.name);
+    if (!name.ok()) return name.status();
+    const bool vector = tensor.shape.size() == 1;
+    tensors.push_back({*name, vector ? 1 : tensor.shape[0], tensor.shape.back()});
+  }
+  if (scheme != nullptr) {
+    return ChooseEncodings(*scheme, tensors, static_cast<int>(model.config.n_layers()),
+                           model.config.tied_embeddings());
+  }
+  std::vector<Encoding> encodings;
+  for (const CanonicalTensor& tensor : model.tensors) {
+    encodings.push_back(tensor.shape.size() == 1
+                            ? Encoding::kF32
+                            : SourceEncoding(source.tensors()[tensor.source].dtype));
+  }
+  return encodings;
 }
 
-absl::Status AddTensor(const CanonicalTensor& tensor, DType dtype, const Scheme* scheme,
+absl::Status AddTensor(const CanonicalTensor& tensor, DType dtype, Encoding encoding,
                        pb::Manifest* manifest, TensorPlan* plan) {
-  absl::StatusOr<TensorRole> role = RoleOf(tensor.name);
-  if (!role.ok()) return role.status();
   if (!Info(dtype).decodable) {
     return absl::UnimplementedError(absl::StrCat("tensor \"", tensor.name, "\": elements of type ",
                                                  Info(dtype).name, " cannot be converted"));
   }
-  const pb::ModelConfig& config = manifest->config();
   pb::TensorEntry* entry = manifest->add_tensors();
   entry->set_name(tensor.name);
   for (const int64_t d : tensor.shape) entry->add_shape(d);
-  Encoding encoding = Encoding::kF32;
-  if (tensor.shape.size() == 2) {
-    encoding = scheme == nullptr
-                   ? SourceEncoding(dtype)
-                   : EncodingFor(*scheme, *role, LayerOf(tensor.name),
-                                 static_cast<int>(config.n_layers()), config.tied_embeddings());
-  }
   // Rows of an embedding that is no output matrix are only gathered; a row that is alone then
   // touches one page or two.
-  const bool gathered = *role == TensorRole::kEmbedding && !config.tied_embeddings();
+  const bool gathered = tensor.name == "embedding" && !manifest->config().tied_embeddings();
   entry->set_layout(tensor.shape.size() == 1 || gathered ? pb::LAYOUT_ROWS : pb::LAYOUT_PANELS);
   entry->set_encoding(static_cast<pb::EncodingCode>(encoding));
   if (Info(encoding).codebook) {
@@ -176,6 +184,8 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
     if (!tokenizer.ok()) return tokenizer.status();
     plan.tokenizer = tokenizer->SerializeAsString();
   }
+  absl::StatusOr<std::vector<Encoding>> encodings = EncodingsOf(*model, *plan.source, scheme);
+  if (!encodings.ok()) return encodings.status();
   plan.left_out = std::move(model->left_out);
   *plan.manifest.mutable_config() = std::move(model->config);
   plan.manifest.set_scheme(options.type);
@@ -186,10 +196,11 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
     file->set_bytes(bytes);
     plan.source_bytes += bytes;
   }
-  for (const CanonicalTensor& tensor : model->tensors) {
+  for (size_t i = 0; i < model->tensors.size(); ++i) {
+    const CanonicalTensor& tensor = model->tensors[i];
     plan.tensors.emplace_back();
-    absl::Status status = AddTensor(tensor, plan.source->tensors()[tensor.source].dtype, scheme,
-                                    &plan.manifest, &plan.tensors.back());
+    absl::Status status = AddTensor(tensor, plan.source->tensors()[tensor.source].dtype,
+                                    (*encodings)[i], &plan.manifest, &plan.tensors.back());
     if (!status.ok())
       return absl::Status(status.code(), absl::StrCat(options.source, ": ", status.message()));
   }
@@ -206,9 +217,9 @@ absl::StatusOr<std::vector<TensorReport>> Convert(
   absl::StatusOr<std::unique_ptr<FileWriter>> writer =
       FileWriter::Create(output, plan.manifest, plan.tokenizer, overwrite);
   if (!writer.ok()) return writer.status();
-  const TensorSink sink{pool,
-                        [&](absl::Span<const uint8_t> bytes) { return (*writer)->Append(bytes); },
-                        memory_budget};
+  // Named: the sink only refers to it.
+  const auto append = [&](absl::Span<const uint8_t> bytes) { return (*writer)->Append(bytes); };
+  const TensorSink sink{pool, append, memory_budget};
   std::vector<TensorReport> reports;
   int64_t done_bytes = 0;
   // The next tensor's bytes are checked (which also brings them into the page cache) while one is
