@@ -58,7 +58,8 @@ struct Plan {
 // completes the next chunk appends it and those behind it that are ready, while the others go on.
 class OrderedAppender {
  public:
-  OrderedAppender(const Plan& plan, AppendBytes append) : slots_(plan.slots), append_(append) {}
+  OrderedAppender(const Plan& plan, const AppendBytes& append)
+      : slots_(plan.slots), append_(append) {}
 
   struct Slot {
     std::vector<uint8_t> bytes;
@@ -113,7 +114,7 @@ class OrderedAppender {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Slot> slots_;
-  AppendBytes append_;
+  const AppendBytes& append_;
   int64_t next_ = 0;  // the chunk to append
   bool appending_ = false;
   absl::Status status_;

@@ -4,6 +4,7 @@
 #define QUIRE_QUANTIZE_ENCODE_TENSOR_H_
 
 #include <cstdint>
+#include <functional>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -23,7 +24,7 @@ using ReadRows = absl::FunctionRef<absl::Status(int64_t first_row, int64_t n_row
 using ReadBlocks = absl::FunctionRef<absl::Status(int64_t first_row, int64_t n_rows, uint8_t* out)>;
 // Takes the tensor's bytes in file order: FileWriter::Append. Called from one thread at a time, not
 // the caller's.
-using AppendBytes = absl::FunctionRef<absl::Status(absl::Span<const uint8_t> bytes)>;
+using AppendBytes = std::function<absl::Status(absl::Span<const uint8_t> bytes)>;
 
 // What both functions share.
 struct TensorSink {

@@ -1,0 +1,145 @@
+#include "quantize/quantize_command.h"
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "format/command_line.h"
+#include "format/model_file.h"
+#include "format/process_memory.h"
+#include "format/writer.h"
+#include "quantize/quantize_file.h"
+#include "quantize/scheme.h"
+
+namespace quire {
+namespace {
+
+struct Options {
+  std::string source, output, type;
+  std::vector<std::string> keep;
+  ByteSize memory_budget{int64_t{512} << 20};
+  int64_t threads = DefaultThreads();
+  bool force = false, json = false;
+};
+
+const char* TypeName(int encoding) { return Info(static_cast<Encoding>(encoding)).name; }
+
+void PrintJson(const ModelFile& source, const ModelFile& output,
+               const std::vector<QuantizedTensor>& tensors, double seconds,
+               int64_t peak_rss_anon_bytes) {
+  nlohmann::ordered_json object = {{"tensors", nlohmann::ordered_json::array()},
+                                   {"source_bytes", source.mapping().size()},
+                                   {"file_bytes", output.mapping().size()},
+                                   {"bits_per_weight", LayerBitsPerWeight(output.manifest())},
+                                   {"seconds", seconds},
+                                   {"peak_rss_bytes", ReadProcessMemory().peak_rss},
+                                   {"peak_rss_anon_bytes", peak_rss_anon_bytes}};
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const pb::TensorEntry& entry = output.manifest().tensors(static_cast<int>(i));
+    object["tensors"].push_back(
+        {{"name", entry.name()},
+         {"source_type", TypeName(source.manifest().tensors(static_cast<int>(i)).encoding())},
+         {"type", TypeName(entry.encoding())},
+         {"bytes", entry.bytes()},
+         {"carried_over", tensors[i].carried},
+         {"relative_rms_error", tensors[i].relative_rms_error}});
+  }
+  std::cout << object.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
+}
+
+void PrintText(const ModelFile& source, const ModelFile& output,
+               const std::vector<QuantizedTensor>& tensors, double seconds,
+               int64_t peak_rss_anon_bytes) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const pb::TensorEntry& from = source.manifest().tensors(static_cast<int>(i));
+    const pb::TensorEntry& to = output.manifest().tensors(static_cast<int>(i));
+    const std::string result = tensors[i].carried ? "carried over"
+                                                  : absl::StrFormat("relative RMS error %.5f",
+                                                                    tensors[i].relative_rms_error);
+    std::cout << absl::StreamFormat("%-24s %-14s %-4s -> %-4s %11d bytes  %s\n", to.name(),
+                                    absl::StrJoin(to.shape(), " x "), TypeName(from.encoding()),
+                                    TypeName(to.encoding()), to.bytes(), result);
+  }
+  std::cout << absl::StreamFormat(
+      "%s: %s from %s in %.1f s; %.2f bits per weight in the layers' matrices; at most %s of "
+      "anonymous memory\n",
+      output.path(), HumanBytes(output.mapping().size()), HumanBytes(source.mapping().size()),
+      seconds, LayerBitsPerWeight(output.manifest()), HumanBytes(peak_rss_anon_bytes));
+}
+
+absl::Status Quantize(const Options& options) {
+  const int64_t start = MonotonicNanoseconds();
+  PeakAnonymousMemory peak_anonymous;
+  absl::StatusOr<const Scheme*> scheme = FindScheme(options.type);
+  if (!scheme.ok()) return scheme.status();
+  std::vector<KeepRule> rules;
+  for (const std::string& text : options.keep) {
+    absl::StatusOr<KeepRule> rule = ParseKeepRule(text);
+    if (!rule.ok()) return rule.status();
+    rules.push_back(*std::move(rule));
+  }
+  absl::StatusOr<ModelFile> source = ModelFile::Open(options.source);
+  if (!source.ok()) return source.status();
+  absl::Status status = CheckNotSameFile(options.source, options.output);
+  if (!status.ok()) return status;
+  absl::StatusOr<pb::Manifest> plan = PlanQuantization(*source, **scheme, rules);
+  if (!plan.ok()) return plan.status();
+  absl::StatusOr<std::vector<QuantizedTensor>> tensors;
+  {
+    ThreadPool pool(static_cast<int>(options.threads));
+    Progress progress("quantize", source->mapping().size());
+    tensors =
+        QuantizeFile(*source, *plan, options.output, options.force, options.memory_budget.bytes,
+                     pool, [&](int64_t done_bytes) { progress.Update(done_bytes); });
+  }
+  if (!tensors.ok()) return tensors.status();
+  absl::StatusOr<ModelFile> output = ModelFile::Open(options.output);
+  if (!output.ok()) return output.status();
+  const double seconds = (MonotonicNanoseconds() - start) * 1e-9;
+  (options.json ? PrintJson : PrintText)(*source, *output, *tensors, seconds,
+                                         peak_anonymous.bytes());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int QuantizeCommand(absl::Span<char* const> args) {
+  constexpr Verb kVerb = {"quantize",
+                          "SRC.quire DST.quire --type TYPE",
+                          "encode a .quire file's weights in fewer bits.",
+                          "quire quantize model-f16.quire model-q4.quire --type q4",
+                          2,
+                          2};
+  Options options;
+  const std::string type_help = SchemeNames();
+  const std::vector<Flag> flags = {
+      {"--type", &options.type, type_help.c_str()},
+      {"--keep", &options.keep,
+       "PATTERN=TYPE: another type for the matrices of these names (\"layers.*.w_down=q8\"); may "
+       "be repeated, the last that matches holds"},
+      {"--memory-budget", &options.memory_budget, "most anonymous memory to use"},
+      {"--threads", &options.threads, "threads"},
+      {"--force", &options.force, "replace DST.quire if it exists, once the new file is whole"},
+      {"--json", &options.json, "print the result as one JSON object"},
+  };
+  std::vector<std::string> positional;
+  int exit_code;
+  if (!ParseCommandLine(kVerb, flags, args, &positional, &exit_code)) return exit_code;
+  if (options.type.empty()) {
+    std::cerr << "quire quantize: wants --type, one of " << SchemeNames() << "\n";
+    return kExitUsage;
+  }
+  if (options.threads < 1 || options.threads > 1024) {
+    std::cerr << "quire quantize: --threads wants 1 to 1024\n";
+    return kExitUsage;
+  }
+  options.source = positional[0];
+  options.output = positional[1];
+  return Report(Quantize(options));
+}
+
+}  // namespace quire

@@ -1,0 +1,189 @@
+#include "quantize/quantize_file.h"
+
+#include <fnmatch.h>
+#include <sys/mman.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "format/manifest_check.h"
+#include "format/packed_layout.h"
+#include "format/writer.h"
+#include "quantize/encode_tensor.h"
+
+namespace quire {
+namespace {
+
+const int8_t* CodebookOf(const pb::Manifest& manifest, const pb::TensorEntry& entry) {
+  if (!entry.has_codebook()) return nullptr;
+  return reinterpret_cast<const int8_t*>(manifest.codebooks(entry.codebook()).values().data());
+}
+
+// Whether a tensor's stored bytes are what the plan wants, so that nothing is lost by encoding them
+// again.
+bool IsCarried(const TensorView& tensor, const pb::Manifest& plan, const pb::TensorEntry& entry) {
+  if (tensor.geometry.encoding != static_cast<Encoding>(entry.encoding())) return false;
+  if (static_cast<Layout>(entry.layout()) != tensor.geometry.layout) return false;
+  const int8_t* codebook = CodebookOf(plan, entry);
+  return codebook == nullptr || std::equal(codebook, codebook + kCodebookSize, tensor.codebook);
+}
+
+// Decodes whole units of a stored tensor. Padding is dropped.
+absl::Status DecodeRows(const TensorView& tensor, int64_t first_row, int64_t n_rows, float* out) {
+  const Geometry& g = tensor.geometry;
+  static thread_local std::vector<float> unit;
+  unit.resize(g.unit_rows() * g.padded_cols());
+  for (int64_t row = 0; row < n_rows; row += g.unit_rows()) {
+    DecodeUnit(g, tensor.codebook, tensor.data, (first_row + row) / g.unit_rows(), unit.data());
+    for (int64_t r = 0; r < std::min(g.unit_rows(), n_rows - row); ++r) {
+      std::copy_n(unit.data() + r * g.padded_cols(), g.cols, out + (row + r) * g.cols);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Damage must not get a new, matching checksum.
+absl::Status CheckSum(const TensorView& tensor) {
+  if (XXH3_64bits(tensor.data, tensor.bytes) == tensor.xxh3) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the checksum of its ", tensor.bytes, " bytes at offset ",
+                                          tensor.offset, " differs: the file is damaged"));
+}
+
+absl::Status Carry(const TensorView& tensor, FileWriter& writer) {
+  constexpr int64_t kStep = int64_t{8} << 20;
+  for (int64_t offset = 0; offset < tensor.bytes; offset += kStep) {
+    absl::Status status = writer.Append(
+        absl::MakeConstSpan(tensor.data + offset, std::min(kStep, tensor.bytes - offset)));
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<KeepRule> ParseKeepRule(absl::string_view text) {
+  const size_t equals = text.rfind('=');
+  if (equals != absl::string_view::npos && equals > 0) {
+    for (const EncodingInfo& info : kEncodings) {
+      if (text.substr(equals + 1) == info.name) {
+        return KeepRule{std::string(text.substr(0, equals)), info.encoding};
+      }
+    }
+  }
+  std::string names;
+  for (const EncodingInfo& info : kEncodings) absl::StrAppend(&names, " ", info.name);
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--keep wants PATTERN=TYPE such as \"layers.0.*=q8\", not \"", text, "\"; types:", names));
+}
+
+absl::StatusOr<pb::Manifest> PlanQuantization(const ModelFile& source, const Scheme& scheme,
+                                              absl::Span<const KeepRule> rules) {
+  pb::Manifest plan = source.manifest();
+  std::vector<SchemeTensor> tensors;
+  for (const TensorView& tensor : source.tensors()) {
+    absl::StatusOr<TensorName> name = ParseTensorName(tensor.name);
+    if (!name.ok()) return name.status();
+    tensors.push_back({*name, tensor.geometry.rows, tensor.geometry.cols});
+  }
+  std::vector<Encoding> encodings = ChooseEncodings(
+      scheme, tensors, static_cast<int>(plan.config().n_layers()), plan.config().tied_embeddings());
+  for (const KeepRule& rule : rules) {
+    bool matched = false;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (tensors[i].name.role == TensorRole::kVector) continue;
+      if (fnmatch(rule.pattern.c_str(), plan.tensors(static_cast<int>(i)).name().c_str(), 0) != 0) {
+        continue;
+      }
+      encodings[i] = rule.encoding;
+      matched = true;
+    }
+    if (!matched) {
+      return absl::InvalidArgumentError(absl::StrCat("--keep ", rule.pattern, "=",
+                                                     Info(rule.encoding).name,
+                                                     " matches no matrix of ", source.path()));
+    }
+  }
+  plan.set_scheme(scheme.name);
+  plan.clear_codebooks();
+  for (size_t i = 0; i < encodings.size(); ++i) {
+    pb::TensorEntry* entry = plan.mutable_tensors(static_cast<int>(i));
+    entry->set_encoding(static_cast<pb::EncodingCode>(encodings[i]));
+    entry->clear_codebook();
+    entry->clear_xxh3();
+    if (!Info(encodings[i]).codebook) continue;
+    // A tensor that has codes already keeps its codebook.
+    const TensorView& from = source.tensors()[i];
+    const int8_t* values = from.geometry.encoding == encodings[i] ? from.codebook : kQ4Codebook;
+    const std::string bytes(reinterpret_cast<const char*>(values), kCodebookSize);
+    int index = 0;
+    while (index < plan.codebooks_size() && plan.codebooks(index).values() != bytes) ++index;
+    if (index == plan.codebooks_size()) plan.add_codebooks()->set_values(bytes);
+    entry->set_codebook(index);
+  }
+  const int64_t tokenizer_bytes =
+      source.has_tokenizer() ? static_cast<int64_t>(source.manifest().tokenizer().bytes()) : 0;
+  absl::StatusOr<int64_t> file_bytes = PlanFile(tokenizer_bytes, &plan);
+  if (!file_bytes.ok()) return file_bytes.status();
+  return plan;
+}
+
+absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFile(
+    const ModelFile& source, const pb::Manifest& plan, const std::string& path, bool overwrite,
+    int64_t memory_budget, ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress) {
+  std::string tokenizer;
+  if (source.has_tokenizer()) {
+    absl::Status status = source.LoadTokenizer().status();  // checks it
+    if (!status.ok()) return status;
+    const pb::Section& section = source.manifest().tokenizer();
+    tokenizer.assign(reinterpret_cast<const char*>(source.mapping().data()) + section.offset(),
+                     section.bytes());
+  }
+  absl::StatusOr<std::unique_ptr<FileWriter>> writer =
+      FileWriter::Create(path, plan, tokenizer, overwrite);
+  if (!writer.ok()) return writer.status();
+  const TensorSink sink{pool,
+                        [&](absl::Span<const uint8_t> bytes) { return (*writer)->Append(bytes); },
+                        memory_budget};
+  std::vector<QuantizedTensor> results;
+  int64_t done_bytes = 0;
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    const TensorView& tensor = source.tensors()[i];
+    const pb::TensorEntry& entry = plan.tensors(static_cast<int>(i));
+    if (i + 1 < source.tensors().size()) {  // the next is read from disk while this one is encoded
+      const TensorView& next = source.tensors()[i + 1];
+      madvise(const_cast<uint8_t*>(next.data), next.bytes, MADV_WILLNEED);
+    }
+    QuantizedTensor result;
+    absl::Status status = CheckSum(tensor);
+    result.carried = IsCarried(tensor, plan, entry);
+    if (status.ok() && result.carried) {
+      status = Carry(tensor, **writer);
+    } else if (status.ok()) {
+      absl::StatusOr<EncodingError> error = EncodeTensor(
+          GeometryOf(entry), CodebookOf(plan, entry), nullptr,
+          [&](int64_t first_row, int64_t n_rows, float* out) {
+            return DecodeRows(tensor, first_row, n_rows, out);
+          },
+          sink);
+      status = error.status();
+      if (error.ok() && error->squared_norm > 0) {
+        result.relative_rms_error = std::sqrt(error->squared_error / error->squared_norm);
+      }
+    }
+    if (!status.ok()) {
+      return absl::Status(status.code(), absl::StrCat(source.path(), ": tensor \"", tensor.name,
+                                                      "\": ", status.message()));
+    }
+    results.push_back(result);
+    done_bytes += tensor.bytes;
+    progress(done_bytes);
+  }
+  absl::Status status = (*writer)->Finish();
+  if (!status.ok()) return status;
+  return results;
+}
+
+}  // namespace quire
