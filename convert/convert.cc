@@ -1,6 +1,7 @@
 #include "convert/convert.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <future>
@@ -31,13 +32,22 @@ std::string FolderOf(const std::string& path) {
 
 absl::StatusOr<pb::Tokenizer> FindTokenizer(const ConvertOptions& options,
                                             const TensorSource& source) {
-  if (!options.tokenizer.empty()) return ImportTokenizerFile(options.tokenizer);
+  if (!options.tokenizer.empty()) {
+    return IsFolder(options.tokenizer) ? ImportTokenizerFolder(options.tokenizer)
+                                       : ImportTokenizerFile(options.tokenizer);
+  }
   if (source.container() == "gguf") {
     absl::StatusOr<GgufTokenizerFields> fields = ReadGgufTokenizer(options.source);
     if (!fields.ok()) return fields.status();
     return ImportGgufTokenizer(*fields);
   }
-  absl::StatusOr<pb::Tokenizer> tokenizer = ImportTokenizerFolder(FolderOf(options.source));
+  const std::string folder = FolderOf(options.source);
+  absl::StatusOr<pb::Tokenizer> tokenizer = ImportTokenizerFolder(folder);
+  if (absl::IsNotFound(tokenizer.status()) &&
+      access((folder + "/params.json").c_str(), F_OK) == 0) {
+    // Meta's downloads keep one tokenizer.model for all sizes, a folder above them.
+    tokenizer = ImportTokenizerFolder(folder + "/..");
+  }
   if (absl::IsNotFound(tokenizer.status())) {
     return absl::NotFoundError(
         absl::StrCat(tokenizer.status().message(),

@@ -23,8 +23,9 @@ struct ConvertOptions {
   std::string type =
       "q4";  // a scheme's name (quantize/scheme.h), or "source": each tensor keeps its own type
   std::string config_file;  // --config
-  std::string tokenizer;    // --tokenizer: a file, "none", or empty: found beside the checkpoint
-  std::string root;         // --root
+  std::string
+      tokenizer;     // --tokenizer: a file or folder, "none", or empty: found beside the checkpoint
+  std::string root;  // --root
 };
 
 // How one tensor goes from checkpoint to file.
