@@ -8,6 +8,7 @@ namespace quire {
 namespace {
 
 #define QUIRE_INLINE inline __attribute__((always_inline))
+#define QUIRE_LAMBDA __attribute__((always_inline))
 
 bool Supported() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -103,12 +104,8 @@ QUIRE_INLINE int32_t StoreRounded(int8_t* out, Lanes a, Lanes b) {
 }
 
 #include "runtime/kernels/lanes.inc"
+#include "runtime/kernels/panels.inc"
 
-QUIRE_INLINE int32_t LoadInt32(const void* p) {
-  int32_t value;
-  __builtin_memcpy(&value, p, sizeof value);
-  return value;
-}
 QUIRE_INLINE __m512i LoadLine(const uint8_t* p) { return _mm512_loadu_si512(p); }
 QUIRE_INLINE __m512 HalfScales(const uint8_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -166,73 +163,62 @@ struct Q4_0 {
   QUIRE_INLINE __m512 Scales(const uint8_t* p) const { return HalfScales(p); }
 };
 
-// Bytes ahead of the codes in use that decode asks for. The next panel follows, so it runs on
-// across panels.
-constexpr int kPrefetchBytes = 6144;
+template <typename Code>
+struct IntegerProduct {
+  static constexpr int kMaxTokens = 16;
+  const MatmulArgs& a;
+  const Code code;
 
-// One panel by T tokens from t0 on.
-template <typename Code, int T>
-QUIRE_INLINE void IntegerTile(const MatmulArgs& a, const Code& code, const uint8_t* panel,
-                              int64_t t0, float* y) {
-  constexpr EncodingInfo info = Info(Code::kEncoding);
-  constexpr int kScaleBytes = kPanelRows * info.scale_bytes;
-  constexpr int kCodeBytes = kPanelRows * kGroupColumns * info.code_bits / 8;
-  __m512 sum[T];
-  for (int t = 0; t < T; ++t) sum[t] = _mm512_setzero_ps();
-  const uint8_t* p = panel + (info.row_scale ? kPanelRows * 4 : 0);
-  const int8_t* q = a.xq.q + t0 * kGroupColumns;
-  const float* scale = a.xq.scale + t0;
-  const int32_t* bias = a.xq.bias + t0;
-  for (int64_t first = 0; first < a.groups; first += kBlockGroups) {
-    const int n =
-        a.groups - first < kBlockGroups ? static_cast<int>(a.groups - first) : kBlockGroups;
-    const uint8_t* codes = p + (n * kScaleBytes + kLineBytes - 1) / kLineBytes * kLineBytes;
-    if (T == 1) __builtin_prefetch(p + kPrefetchBytes);
-    for (int i = 0; i < n; ++i) {
-      __m512i w[8];
-      code.Unpack(codes, w);
-      if (T == 1) {
-#pragma GCC unroll 8
-        for (int b = 0; b < kCodeBytes; b += kLineBytes)
-          __builtin_prefetch(codes + kPrefetchBytes + b);
-      }
-      const __m512 row_scale = code.Scales(p + i * kScaleBytes);
+  // Four tokens go side by side, so that the eight products of one are not a chain that waits for
+  // itself.
+  template <int T, bool kFirst>
+  QUIRE_INLINE void Tile(const uint8_t* panel, int64_t t0, float* y) const {
+    constexpr Encoding E = Code::kEncoding;
+    constexpr int kSide = T < 4 ? T : 4;
+    __m512 sum[T];
 #pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) {
-        __m512i dot = _mm512_set1_epi32(bias[t]);
-        if (Code::kBiasShift != 0) dot = _mm512_srai_epi32(dot, Code::kBiasShift);
+    for (int t = 0; t < T; ++t) sum[t] = _mm512_setzero_ps();
+    ForEachGroup<E, kFirst>(
+        panel, a.groups, [&](const uint8_t* scales, const uint8_t* codes, int64_t g) QUIRE_LAMBDA {
+          const int8_t* q = a.xq.q + (g * a.n_tokens + t0) * kGroupColumns;
+          const float* scale = a.xq.scale + g * a.n_tokens + t0;
+          const int32_t* bias = a.xq.bias + g * a.n_tokens + t0;
+          __m512i w[8];
+          code.Unpack(codes, w);
+          const __m512 row_scale = code.Scales(scales);
+#pragma GCC unroll 4
+          for (int t = 0; t < T; t += kSide) {
+            __m512i dot[kSide];
+#pragma GCC unroll 4
+            for (int s = 0; s < kSide; ++s) {
+              dot[s] = _mm512_srai_epi32(_mm512_set1_epi32(bias[t + s]), Code::kBiasShift);
+            }
 #pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) {
-          dot = _mm512_dpbusd_epi32(dot, w[j],
-                                    _mm512_set1_epi32(LoadInt32(q + t * kGroupColumns + 4 * j)));
-        }
-        sum[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot),
-                                 _mm512_mul_ps(row_scale, _mm512_set1_ps(scale[t])), sum[t]);
-      }
-      codes += kCodeBytes;
-      q += a.n_tokens * kGroupColumns;
-      scale += a.n_tokens;
-      bias += a.n_tokens;
+            for (int j = 0; j < 8; ++j) {
+#pragma GCC unroll 4
+              for (int s = 0; s < kSide; ++s) {
+                const int32_t x = LoadInt32(q + (t + s) * kGroupColumns + 4 * j);
+                dot[s] = _mm512_dpbusd_epi32(dot[s], w[j], _mm512_set1_epi32(x));
+              }
+            }
+#pragma GCC unroll 4
+            for (int s = 0; s < kSide; ++s) {
+              const __m512 both_scales = _mm512_mul_ps(row_scale, _mm512_set1_ps(scale[t + s]));
+              sum[t + s] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[s]), both_scales, sum[t + s]);
+            }
+          }
+        });
+#pragma GCC unroll 16
+    for (int t = 0; t < T; ++t) {
+      if (Info(E).row_scale) sum[t] = _mm512_mul_ps(sum[t], _mm512_loadu_ps(panel));
+      _mm512_storeu_ps(y + t * a.y_stride, sum[t]);
     }
-    p = codes;
   }
-  for (int t = 0; t < T; ++t) {
-    if (info.row_scale) sum[t] = _mm512_mul_ps(sum[t], _mm512_loadu_ps(panel));
-    _mm512_storeu_ps(y + (t0 + t) * a.y_stride, sum[t]);
-  }
-}
+};
 
 template <typename Code>
 void MatmulInteger(const MatmulArgs& a) {
-  const Code code(a.codebook);
-  for (int64_t panel = 0; panel < a.n_panels; ++panel) {
-    const uint8_t* base = a.panels + panel * a.panel_bytes;
-    float* y = a.y + panel * kPanelRows;
-    int64_t t = 0;
-    for (; a.n_tokens - t >= 16; t += 16) IntegerTile<Code, 16>(a, code, base, t, y);
-    for (; a.n_tokens - t >= 4; t += 4) IntegerTile<Code, 4>(a, code, base, t, y);
-    for (; a.n_tokens - t >= 1; t += 1) IntegerTile<Code, 1>(a, code, base, t, y);
-  }
+  Multiply(a, IntegerProduct<Code>{a, Code(a.codebook)});
 }
 
 // Float codes, as two f32 registers whose lanes are the line's elements in some order; Activations
@@ -290,42 +276,41 @@ struct F32 {
   QUIRE_INLINE static __m512 Join(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
 };
 
-template <typename Code, int T>
-QUIRE_INLINE void FloatTile(const MatmulArgs& a, const uint8_t* line, int64_t t0, float* y) {
-  constexpr int kPairBytes = 2 / Code::kLineColumns * kLineBytes;
-  __m512 sum[T][2];
-  for (int t = 0; t < T; ++t) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
-  const float* x = a.x + t0 * a.x_stride;
-  const int64_t columns = a.groups * kGroupColumns;
-  for (int64_t k = 0; k < columns; k += 2, line += kPairBytes) {
-    if (T == 1) {
-      for (int b = 0; b < kPairBytes; b += kLineBytes)
-        __builtin_prefetch(line + kPrefetchBytes + b);
-    }
-    __m512 w[2];
-    Code::Unpack(line, w);
+template <typename Code>
+struct FloatProduct {
+  static constexpr int kMaxTokens = 8;
+  const MatmulArgs& a;
+
+  template <int T, bool kFirst>
+  QUIRE_INLINE void Tile(const uint8_t* panel, int64_t t0, float* y) const {
+    constexpr int kPairBytes = 2 / Code::kLineColumns * kLineBytes;
+    __m512 sum[T][2];
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) {
-      __m512 v[2];
-      Code::Activations(x + t * a.x_stride + k, v);
-      sum[t][0] = _mm512_fmadd_ps(w[0], v[0], sum[t][0]);
-      sum[t][1] = _mm512_fmadd_ps(w[1], v[1], sum[t][1]);
-    }
+    for (int t = 0; t < T; ++t) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
+    ForEachGroup<Code::kEncoding, kFirst>(
+        panel, a.groups, [&](const uint8_t*, const uint8_t* line, int64_t g) QUIRE_LAMBDA {
+          const float* x = a.x + t0 * a.x_stride + g * kGroupColumns;
+          for (int k = 0; k < kGroupColumns; k += 2, line += kPairBytes) {
+            __m512 w[2];
+            Code::Unpack(line, w);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) {
+              __m512 v[2];
+              Code::Activations(x + t * a.x_stride + k, v);
+              sum[t][0] = _mm512_fmadd_ps(w[0], v[0], sum[t][0]);
+              sum[t][1] = _mm512_fmadd_ps(w[1], v[1], sum[t][1]);
+            }
+          }
+        });
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t)
+      _mm512_storeu_ps(y + t * a.y_stride, Code::Join(sum[t][0], sum[t][1]));
   }
-  for (int t = 0; t < T; ++t)
-    _mm512_storeu_ps(y + (t0 + t) * a.y_stride, Code::Join(sum[t][0], sum[t][1]));
-}
+};
 
 template <typename Code>
 void MatmulFloat(const MatmulArgs& a) {
-  for (int64_t panel = 0; panel < a.n_panels; ++panel) {
-    const uint8_t* base = a.panels + panel * a.panel_bytes;
-    float* y = a.y + panel * kPanelRows;
-    int64_t t = 0;
-    for (; a.n_tokens - t >= 8; t += 8) FloatTile<Code, 8>(a, base, t, y);
-    for (; a.n_tokens - t >= 4; t += 4) FloatTile<Code, 4>(a, base, t, y);
-    for (; a.n_tokens - t >= 1; t += 1) FloatTile<Code, 1>(a, base, t, y);
-  }
+  Multiply(a, FloatProduct<Code>{a});
 }
 
 constexpr KernelTable kTable = {

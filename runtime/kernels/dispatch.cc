@@ -9,7 +9,7 @@ const KernelTable* const* AllKernels() {
   static const KernelTable* const kAll[] = {
       &ScalarKernels(),
 #if defined(__x86_64__)
-      &Avx512VnniKernels(),
+      &Avx2Kernels(),   &AvxVnniKernels(), &Avx512VnniKernels(),
 #endif
       nullptr,
   };

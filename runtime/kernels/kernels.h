@@ -108,6 +108,7 @@ inline constexpr float kExpP[5] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558f2p-5
 const KernelTable& ScalarKernels();
 #if defined(__x86_64__)
 const KernelTable& Avx2Kernels();
+const KernelTable& AvxVnniKernels();
 const KernelTable& Avx512VnniKernels();
 #endif
 
