@@ -4,31 +4,37 @@
 
 #include <sys/resource.h>
 
-#include <chrono>
+#include <cstdint>
 
 #include "gtest/gtest.h"
 
 namespace quire {
 
-// Fails a test that takes over 2 seconds, or makes the process's peak memory grow by over 64 MiB.
-// Sanitizers multiply both, well within the caps for inputs of less than 1 MiB.
+// Fails a test that takes over 2 seconds of processor time, or makes the process's peak memory grow
+// by over 64 MiB. Sanitizers multiply both, well within the caps for inputs of less than 1 MiB.
 class CappedTest : public testing::Test {
  protected:
   void TearDown() override {
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start_;
-    EXPECT_LT(seconds.count(), 2.0);
-    EXPECT_LT(PeakKilobytes() - peak_, 64 << 10);
+    const Usage now = Now();
+    EXPECT_LT(now.seconds - start_.seconds, 2.0);
+    EXPECT_LT(now.peak_kilobytes - start_.peak_kilobytes, 64 << 10);
   }
 
  private:
-  static int64_t PeakKilobytes() {
+  struct Usage {
+    double seconds;
+    int64_t peak_kilobytes;
+  };
+  static Usage Now() {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    return usage.ru_maxrss;
+    const auto seconds = [](const timeval& t) {
+      return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+    };
+    return {seconds(usage.ru_utime) + seconds(usage.ru_stime), usage.ru_maxrss};
   }
 
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  const int64_t peak_ = PeakKilobytes();
+  const Usage start_ = Now();
 };
 
 }  // namespace quire
