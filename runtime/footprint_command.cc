@@ -1,0 +1,60 @@
+#include "runtime/footprint_command.h"
+
+#include <cerrno>
+#include <fstream>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "format/command_line.h"
+#include "format/file.h"
+#include "runtime/footprint/measure.h"
+#include "runtime/footprint/report.h"
+
+namespace quire {
+namespace {
+
+absl::Status WriteText(const std::string& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  if (out) out << text << std::flush;
+  if (!out) return ErrnoStatus(errno, absl::StrCat("writing ", path));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int FootprintCommand(absl::Span<char* const> args) {
+  constexpr Verb kVerb = {"footprint",
+                          "MODEL",
+                          "run a few tokens and account for every byte of memory.",
+                          "quire footprint model.quire --html footprint.html",
+                          1,
+                          1};
+  int64_t tokens = 32;
+  SessionOptions options;
+  bool json = false;
+  std::string html;
+  const Flag table[] = {
+      {"--tokens", &tokens, "tokens to generate"},
+      {"--ctx", &options.ctx, "context in tokens (without: 512, or what the model has)"},
+      {"--threads", &options.threads, "threads (without: the CPUs there are)"},
+      {"--html", &html, "write a page with a map of the file to this file"},
+      {"--json", &json, "print one JSON object"},
+  };
+  std::vector<std::string> positional;
+  int exit_code;
+  if (!ParseCommandLine(kVerb, table, args, &positional, &exit_code)) return exit_code;
+  if (tokens < 1) {
+    std::cerr << "quire footprint: --tokens wants 1 or more (see quire footprint --help)\n";
+    return kExitUsage;
+  }
+  const absl::StatusOr<Footprint> footprint = MeasureFootprint(positional[0], options, tokens);
+  if (!footprint.ok()) return Report(footprint.status());
+  std::cout << (json ? JsonReport(*footprint) : TextReport(*footprint));
+  if (!std::cout.flush()) return Report(absl::UnknownError("standard output cannot be written"));
+  return html.empty() ? kExitOk : Report(WriteText(html, HtmlReport(*footprint)));
+}
+
+}  // namespace quire
