@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_format.h"
@@ -23,7 +24,9 @@ uint32_t PriorityOfScore(float score) {
 struct Bpe::Work {
   absl::string_view text;
   std::vector<Symbol> symbols;
-  std::vector<Join> heap;
+  // Joins to do: priority << 32 | index of the left symbol. One that is no longer its symbol's is
+  // stale.
+  std::vector<uint64_t> heap;
   // How an UNUSED piece came to be: bytes of its left part. Such a piece is taken apart again at
   // the end.
   absl::flat_hash_map<int32_t, uint32_t> unused;
@@ -72,12 +75,10 @@ absl::Status Bpe::InitMerges(const pb::Tokenizer& proto) {
       return absl::InvalidArgumentError(
           absl::StrFormat("tokenizer: merge %d is not in ascending order", k));
     }
-    const absl::string_view a = vocabulary_->text(left), b = vocabulary_->text(right),
-                            ab = vocabulary_->text(result);
-    if (ab.size() != a.size() + b.size() || ab.substr(0, a.size()) != a ||
-        ab.substr(a.size()) != b) {
+    if (vocabulary_->text(left).size() + vocabulary_->text(right).size() !=
+        vocabulary_->text(result).size()) {
       return absl::InvalidArgumentError(
-          absl::StrFormat("tokenizer: merge %d joins pieces %d and %d to %d, whose text is another",
+          absl::StrFormat("tokenizer: merge %d joins pieces %d and %d to %d, whose length differs",
                           k, left, right, result));
     }
     while (filled <= left) merges_of_[filled++] = k;
@@ -89,7 +90,7 @@ absl::Status Bpe::InitMerges(const pb::Tokenizer& proto) {
 void Bpe::AddSymbol(Work* work, uint32_t begin, uint32_t length, int32_t id, bool frozen) const {
   const int32_t index = static_cast<int32_t>(work->symbols.size());
   if (index > 0) work->symbols.back().next = index;
-  work->symbols.push_back({begin, length, id, index - 1, -1, frozen});
+  work->symbols.push_back({begin, length, id, index - 1, -1, 0, -1, frozen});
 }
 
 void Bpe::AddSymbols(Work* work) const {
@@ -137,30 +138,28 @@ void Bpe::AddSymbols(Work* work) const {
   }
 }
 
-bool Bpe::FindJoin(Work* work, int32_t left, Join* join) const {
-  const Symbol& a = work->symbols[left];
+bool Bpe::FindJoin(Work* work, int32_t left) const {
+  Symbol& a = work->symbols[left];
+  a.join_result = -1;
   if (a.next < 0) return false;
   const Symbol& b = work->symbols[a.next];
   if (a.frozen || b.frozen) return false;
-  uint32_t priority;
-  int32_t result;
   if (by_score_) {
-    result = vocabulary_->Find(work->text.substr(a.begin, a.length + b.length));
+    const int32_t result = vocabulary_->Find(work->text.substr(a.begin, a.length + b.length));
     if (result < 0) return false;
-    priority = PriorityOfScore(vocabulary_->score(result));
+    a.join_priority = PriorityOfScore(vocabulary_->score(result));
+    a.join_result = result;
     if (vocabulary_->kind(result) == pb::UNUSED) work->unused[result] = a.length;
-  } else {
-    const uint32_t* rights = proto_->merge_right().data();
-    const uint32_t* begin = rights + merges_of_[a.id];
-    const uint32_t* end = rights + merges_of_[a.id + 1];
-    const uint32_t* found = std::lower_bound(begin, end, static_cast<uint32_t>(b.id));
-    if (found == end || *found != static_cast<uint32_t>(b.id)) return false;
-    const int k = static_cast<int>(found - rights);
-    priority = proto_->merge_rank(k);
-    result = static_cast<int32_t>(proto_->merge_result(k));
+    return true;
   }
-  *join = {uint64_t{priority} << 32 | static_cast<uint32_t>(left), left, a.next, result,
-           a.length + b.length};
+  const uint32_t* rights = proto_->merge_right().data();
+  const uint32_t* begin = rights + merges_of_[a.id];
+  const uint32_t* end = rights + merges_of_[a.id + 1];
+  const uint32_t* found = std::lower_bound(begin, end, static_cast<uint32_t>(b.id));
+  if (found == end || *found != static_cast<uint32_t>(b.id)) return false;
+  const int k = static_cast<int>(found - rights);
+  a.join_priority = proto_->merge_rank(k);
+  a.join_result = static_cast<int32_t>(proto_->merge_result(k));
   return true;
 }
 
@@ -178,33 +177,33 @@ void Bpe::Encode(absl::string_view text, std::vector<int32_t>* ids) const {
   work.symbols.reserve(text.size());
   AddSymbols(&work);
   std::vector<Symbol>& symbols = work.symbols;
-  std::vector<Join>& heap = work.heap;
-  const auto later = [](const Join& a, const Join& b) { return a.key > b.key; };
-  const int32_t n = static_cast<int32_t>(symbols.size());
-  Join join;
-  for (int32_t i = 0; i + 1 < n; ++i) {
-    if (FindJoin(&work, i, &join)) heap.push_back(join);
-  }
-  std::make_heap(heap.begin(), heap.end(), later);
-  const auto add = [&](int32_t left) {
-    if (left < 0 || !FindJoin(&work, left, &join)) return;
-    heap.push_back(join);
-    std::push_heap(heap.begin(), heap.end(), later);
+  std::vector<uint64_t>& heap = work.heap;
+  const auto key = [&](int32_t left) {
+    return uint64_t{symbols[left].join_priority} << 32 | static_cast<uint32_t>(left);
   };
+  const int32_t n = static_cast<int32_t>(symbols.size());
+  for (int32_t i = 0; i + 1 < n; ++i) {
+    if (FindJoin(&work, i)) heap.push_back(key(i));
+  }
+  std::make_heap(heap.begin(), heap.end(), std::greater<>());
   while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end(), later);
-    const Join top = heap.back();
+    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+    const int32_t index = static_cast<int32_t>(heap.back() & 0xffffffffu);
+    Symbol& left = symbols[index];
+    const bool stale = left.length == 0 || left.join_result < 0 || key(index) != heap.back();
     heap.pop_back();
-    Symbol& left = symbols[top.left];
-    Symbol& right = symbols[top.right];
-    if (left.length == 0 || right.length == 0 || left.length + right.length != top.length) continue;
-    left.length = top.length;
-    left.id = top.result;
+    if (stale) continue;
+    Symbol& right = symbols[left.next];
+    left.length += right.length;
+    left.id = left.join_result;
     left.next = right.next;
     right.length = 0;
-    if (left.next >= 0) symbols[left.next].previous = top.left;
-    add(left.previous);
-    add(top.left);
+    if (left.next >= 0) symbols[left.next].previous = index;
+    for (const int32_t changed : {left.previous, index}) {
+      if (changed < 0 || !FindJoin(&work, changed)) continue;
+      heap.push_back(key(changed));
+      std::push_heap(heap.begin(), heap.end(), std::greater<>());
+    }
   }
   for (int32_t i = n == 0 ? -1 : 0; i >= 0; i = symbols[i].next) AppendIds(work, symbols[i], ids);
 }

@@ -28,19 +28,17 @@ class Bpe {
     uint32_t begin, length;
     int32_t id;  // -1: no piece (BPE_BY_SCORE joins by text)
     int32_t previous, next;
+    // How it would join with the next: the smallest priority is done first. Result -1: not at all.
+    uint32_t join_priority;
+    int32_t join_result;
     bool frozen;  // never joins
-  };
-  struct Join {
-    uint64_t key;  // priority << 32 | index of the left symbol: the smallest is done first
-    int32_t left, right, result;
-    uint32_t length;  // of both; no longer so: the candidate is stale
   };
   struct Work;  // of one call
 
   absl::Status InitMerges(const pb::Tokenizer& proto);
   void AddSymbols(Work* work) const;
   void AddSymbol(Work* work, uint32_t begin, uint32_t length, int32_t id, bool frozen) const;
-  bool FindJoin(Work* work, int32_t left, Join* join) const;
+  bool FindJoin(Work* work, int32_t left) const;
   void AppendIds(const Work& work, const Symbol& symbol, std::vector<int32_t>* ids) const;
   void AppendUnknown(absl::string_view text, std::vector<int32_t>* ids) const;
 
