@@ -10,6 +10,9 @@ const KernelTable* const* AllKernels() {
       &ScalarKernels(),
 #if defined(__x86_64__)
       &Avx2Kernels(),   &AvxVnniKernels(), &Avx512VnniKernels(),
+#elif defined(__aarch64__)
+      &NeonKernels(),
+      &NeonI8mmKernels(),
 #endif
       nullptr,
   };

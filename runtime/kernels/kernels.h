@@ -110,6 +110,9 @@ const KernelTable& ScalarKernels();
 const KernelTable& Avx2Kernels();
 const KernelTable& AvxVnniKernels();
 const KernelTable& Avx512VnniKernels();
+#elif defined(__aarch64__)
+const KernelTable& NeonKernels();
+const KernelTable& NeonI8mmKernels();
 #endif
 
 // Every table of this build, best last. Ends with a null pointer.
