@@ -7,11 +7,14 @@
 #include "absl/types/span.h"
 #include "convert/convert_command.h"
 #include "convert/inspect_command.h"
+#include "convert/sandbox.h"
 #include "format/command_line.h"
 #include "format/verify_command.h"
 #include "format/version.h"
 #include "quantize/quantize_command.h"
 #include "runtime/bench_command.h"
+#include "runtime/footprint_command.h"
+#include "runtime/kernels/kernels.h"
 #include "runtime/perplexity_command.h"
 #include "runtime/run_command.h"
 
@@ -30,6 +33,7 @@ constexpr struct {
     {"run", quire::RunCommand, "generate text, straight from the mapped file"},
     {"bench", quire::BenchCommand, "measure load time, memory and speed"},
     {"perplexity", quire::PerplexityCommand, "measure how well a model predicts a text"},
+    {"footprint", quire::FootprintCommand, "run a few tokens and account for every byte of memory"},
     {"inspect", quire::InspectCommand,
      "list what a .quire file or a checkpoint holds, without loading it"},
     {"verify", quire::VerifyCommand, "check every byte of a .quire file against its checksums"},
@@ -63,7 +67,16 @@ int main(int argc, char** argv) {
     return quire::kExitOk;
   }
   if (name == "--version") {
-    std::cout << "quire " << quire::kVersion << "\n";
+    const quire::KernelTable* kernels = quire::ChooseKernels();
+    const quire::SandboxSupport sandbox = quire::ProbeSandbox();
+    std::cout << "quire " << quire::kVersion << ", kernels "
+              << (kernels != nullptr ? kernels->name : "unknown (QUIRE_KERNELS)")
+              << ", sandbox of convert and inspect: "
+              << (sandbox.landlock_abi >= 2 ? "files (Landlock)" : "no file rules on this kernel")
+              << ", "
+              << (sandbox.seccomp ? "system calls (seccomp)"
+                                  : "no system call rules on this kernel")
+              << "\n";
     return quire::kExitOk;
   }
   std::cerr << "quire: unknown verb \"" << name << "\" (see quire --help)\n";

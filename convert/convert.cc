@@ -1,6 +1,5 @@
 #include "convert/convert.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -10,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "convert/gguf.h"
 #include "convert/tokenizer_import.h"
+#include "format/file.h"
 #include "format/manifest_check.h"
 #include "format/version.h"
 #include "format/writer.h"
@@ -18,17 +18,6 @@
 
 namespace quire {
 namespace {
-
-bool IsFolder(const std::string& path) {
-  struct stat info;
-  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-}
-
-std::string FolderOf(const std::string& path) {
-  if (IsFolder(path)) return path;
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
-}
 
 absl::StatusOr<pb::Tokenizer> FindTokenizer(const ConvertOptions& options,
                                             const TensorSource& source) {
@@ -43,10 +32,9 @@ absl::StatusOr<pb::Tokenizer> FindTokenizer(const ConvertOptions& options,
   }
   const std::string folder = FolderOf(options.source);
   absl::StatusOr<pb::Tokenizer> tokenizer = ImportTokenizerFolder(folder);
-  if (absl::IsNotFound(tokenizer.status()) &&
-      access((folder + "/params.json").c_str(), F_OK) == 0) {
+  if (absl::IsNotFound(tokenizer.status()) && access((folder + "params.json").c_str(), F_OK) == 0) {
     // Meta's downloads keep one tokenizer.model for all sizes, a folder above them.
-    tokenizer = ImportTokenizerFolder(folder + "/..");
+    tokenizer = ImportTokenizerFolder(folder + "..");
   }
   if (absl::IsNotFound(tokenizer.status())) {
     return absl::NotFoundError(

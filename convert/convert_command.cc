@@ -8,7 +8,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "convert/convert.h"
+#include "convert/sandbox.h"
 #include "format/command_line.h"
+#include "format/file.h"
 #include "format/model_file.h"
 #include "format/process_memory.h"
 #include "format/writer.h"
@@ -100,9 +102,15 @@ int ConvertCommand(absl::Span<char* const> args) {
     std::cerr << "quire convert: --threads wants 1 to 1024\n";
     return kExitUsage;
   }
+  options.source = positional[0];
+  SandboxPaths paths = CheckpointPaths(options.source);
+  for (const std::string& file : {options.config_file, options.tokenizer}) {
+    if (!file.empty()) paths.read.push_back(FolderOf(file));
+  }
+  if (positional.size() > 1) paths.create.push_back(FolderOf(positional[1]));
+  EnterSandbox(paths);
   const int64_t start = MonotonicNanoseconds();
   PeakAnonymousMemory peak_anonymous;
-  options.source = positional[0];
   absl::StatusOr<ConvertPlan> plan = PlanConversion(options);
   if (!plan.ok()) return Report(plan.status());
   if (dry_run && !json) {

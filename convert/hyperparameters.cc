@@ -25,18 +25,6 @@ constexpr int64_t kMaxDimension = 1 << 24;
 
 std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-bool IsFolder(const std::string& path) {
-  struct stat info;
-  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-}
-
-// `path` itself where it is a folder, else the folder it is in; with a final slash.
-std::string FolderOf(const std::string& path) {
-  if (IsFolder(path)) return absl::StrCat(absl::StripSuffix(path, "/"), "/");
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "" : path.substr(0, slash + 1);
-}
-
 absl::StatusOr<Hyperparameters> ReadConfigFile(const std::string& path) {
   absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxConfigBytes);
   if (!text.ok()) return text.status();
@@ -195,7 +183,7 @@ absl::StatusOr<Hyperparameters> FindHyperparameters(const TensorSource& source,
   }
   return absl::NotFoundError(absl::StrCat(
       path, ": no hyperparameters: none inside, and neither config.json nor params.json in ",
-      folder.empty() ? "this folder" : folder, "; give one with --config FILE"));
+      folder, "; give one with --config FILE"));
 }
 
 }  // namespace quire

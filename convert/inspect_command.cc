@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "convert/inspect_checkpoint.h"
+#include "convert/sandbox.h"
 #include "format/command_line.h"
 #include "format/file.h"
 #include "format/header.h"
@@ -40,6 +41,7 @@ int InspectCommand(absl::Span<char* const> args) {
   std::vector<std::string> positional;
   int exit_code;
   if (!ParseCommandLine(kVerb, flags, args, &positional, &exit_code)) return exit_code;
+  EnterSandbox(CheckpointPaths(positional[0]));
   if (IsModelFile(positional[0]))
     return Report(InspectModelFile(positional[0], tensors, json, std::cout));
   return InspectCheckpoint(positional[0], tensors, checksums, json);

@@ -19,11 +19,6 @@ using Json = nlohmann::json;
 
 constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 
-std::string FolderOf(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
-}
-
 absl::Status InFile(const std::string& path, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }
@@ -64,7 +59,7 @@ class Surroundings {
           std::make_pair("special_tokens_map.json", &map_),
           std::make_pair("generation_config.json", &generation_config_),
           std::make_pair("config.json", &config_)}) {
-      absl::StatusOr<Json> json = ReadJson(absl::StrCat(folder_, "/", name));
+      absl::StatusOr<Json> json = ReadJson(absl::StrCat(folder_, name));
       if (!json.ok()) return json.status();
       *target = *std::move(json);
     }
@@ -192,7 +187,7 @@ class Surroundings {
 
   absl::Status SetChatTemplate() {
     absl::StatusOr<std::string> jinja =
-        ReadWholeFile(folder_ + "/chat_template.jinja", kMaxConfigBytes);
+        ReadWholeFile(folder_ + "chat_template.jinja", kMaxConfigBytes);
     if (jinja.ok()) {
       out_->set_chat_template(*jinja);
       return absl::OkStatus();
@@ -249,7 +244,7 @@ absl::StatusOr<pb::Tokenizer> ImportTokenizerFile(const std::string& path) {
 
 absl::StatusOr<pb::Tokenizer> ImportTokenizerFolder(const std::string& folder) {
   for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
-    absl::StatusOr<pb::Tokenizer> out = ImportTokenizerFile(absl::StrCat(folder, "/", name));
+    absl::StatusOr<pb::Tokenizer> out = ImportTokenizerFile(FolderOf(folder) + name);
     if (!absl::IsNotFound(out.status())) return out;
   }
   return absl::NotFoundError(absl::StrCat(folder, ": no tokenizer.json and no tokenizer.model"));

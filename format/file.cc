@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace quire {
@@ -39,6 +40,17 @@ absl::Status ErrnoStatus(int error_number, const std::string& what) {
     default:
       return absl::UnknownError(message);
   }
+}
+
+bool IsFolder(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+std::string FolderOf(const std::string& path) {
+  if (IsFolder(path)) return absl::EndsWith(path, "/") ? path : path + "/";
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "./" : path.substr(0, slash + 1);
 }
 
 absl::StatusOr<File> File::Open(const std::string& path) {

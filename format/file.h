@@ -41,6 +41,10 @@ class File {
 // The whole of a file of at most `limit` bytes. ResourceExhausted beyond.
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path, int64_t limit);
 
+bool IsFolder(const std::string& path);
+// `path` itself where it is a folder, else the folder it is in; with a final slash.
+std::string FolderOf(const std::string& path);
+
 // "opening x: No such file or directory" with the status code that fits errno (ENOENT NotFound,
 // ENOSPC, EDQUOT, EFBIG, ENOMEM, EMFILE ResourceExhausted, EACCES, EXDEV FailedPrecondition, EIO
 // DataLoss, else Unknown).

@@ -24,11 +24,6 @@ int64_t ManifestBytes(const pb::Manifest& manifest) {
   return static_cast<int64_t>(manifest.ByteSizeLong());
 }
 
-std::string FolderOf(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-}
-
 }  // namespace
 
 absl::StatusOr<int64_t> PlanFile(int64_t tokenizer_bytes, pb::Manifest* manifest) {
