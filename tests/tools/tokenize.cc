@@ -22,6 +22,7 @@
 #include "convert/tokenizer_import.h"
 #include "format/file.h"
 #include "nlohmann/json.hpp"
+#include "runtime/chat_template.h"
 #include "runtime/tokenizer.h"
 
 namespace quire {
@@ -69,6 +70,23 @@ absl::StatusOr<pb::Tokenizer> ImportGguf(const std::string& path) {
 
 Json Error(const absl::Status& status) { return {{"error", status.ToString()}}; }
 
+Json RenderChat(const Tokenizer& tokenizer, const Json& request) {
+  std::vector<ChatMessage> messages;
+  for (const Json& m : request["messages"]) {
+    messages.push_back({m["role"].get<std::string>(), m["content"].get<std::string>()});
+  }
+  const absl::StatusOr<ChatTemplate> chat = ChatTemplate::Create(tokenizer.chat_template());
+  if (!chat.ok()) return Error(chat.status());
+  ChatTemplate::Options options;
+  if (tokenizer.bos_id()) options.bos_token = std::string(tokenizer.piece(*tokenizer.bos_id()));
+  if (!tokenizer.eos_ids().empty())
+    options.eos_token = std::string(tokenizer.piece(tokenizer.eos_ids()[0]));
+  options.add_generation_prompt = request.value("prompt", true);
+  const absl::StatusOr<std::string> text = chat->Render(messages, options);
+  if (!text.ok()) return Error(text.status());
+  return {{"text", *text}};
+}
+
 Json Answer(const Tokenizer& tokenizer, const Json& request, const std::string& serialized) {
   const bool special = request.value("special", false);
   if (request.contains("text") || request.contains("hex")) {
@@ -89,6 +107,7 @@ Json Answer(const Tokenizer& tokenizer, const Json& request, const std::string& 
     stream.push_back(decoder.Finish());
     return {{"text", tokenizer.Decode(ids, options)}, {"stream", stream}};
   }
+  if (request.contains("messages")) return RenderChat(tokenizer, request);
   if (request.contains("time")) {
     double parse_ms = 1e9, create_ms = 1e9;
     for (int i = 0; i < request["time"].get<int>(); ++i) {
@@ -122,7 +141,8 @@ int Main(int argc, char** argv) {
   if (std::string(argv[1]) == "--gguf") {
     proto = ImportGguf(path);
   } else {
-    proto = std::filesystem::is_directory(path) ? ImportTokenizerFolder(path) : ImportTokenizerFile(path);
+    proto = std::filesystem::is_directory(path) ? ImportTokenizerFolder(path)
+                                                : ImportTokenizerFile(path);
   }
   std::string serialized;
   absl::StatusOr<Tokenizer> tokenizer = absl::UnknownError("");
