@@ -1,5 +1,6 @@
 #include "format/model_file.h"
 
+#include <fcntl.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <sys/mman.h>
 #include <xxhash.h>
@@ -164,7 +165,8 @@ absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
   ModelFile model(*std::move(mapped));
   const File& file = model.file_.file();
   // Header and manifest are read, not touched through the mapping: a file that shrinks meanwhile is
-  // an error, not a signal.
+  // an error, not a signal. And read without readahead, which would bring in weights.
+  posix_fadvise(file.fd(), 0, 0, POSIX_FADV_RANDOM);
   uint8_t head[kHeaderBytes] = {};
   absl::Status status =
       file.ReadAt(0, absl::MakeSpan(head, std::min<int64_t>(kHeaderBytes, file.size())));
@@ -176,6 +178,7 @@ absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
   status = file.ReadAt(kHeaderBytes,
                        absl::MakeSpan(reinterpret_cast<uint8_t*>(bytes.data()), bytes.size()));
   if (!status.ok()) return status;
+  posix_fadvise(file.fd(), 0, 0, POSIX_FADV_NORMAL);
   if (XXH3_64bits(bytes.data(), bytes.size()) != header.manifest_xxh3) {
     return absl::DataLossError(
         absl::StrCat(path, ": the manifest's checksum differs: the file is damaged"));
