@@ -97,9 +97,13 @@ std::vector<TensorName> KeepOrder(int n_layers) {
       order.push_back({role, layer});
     }
   };
-  // The residual stream's outliers are made by the first and last layers' w_down.
-  for (int layer : {0, 1, n_layers - 1}) add(TensorRole::kDown, layer);
-  for (TensorRole role : {TensorRole::kWv, TensorRole::kDown, TensorRole::kWk, TensorRole::kWo,
+  // What the last layer adds goes to the output matrix undiluted; the first layers' outliers stay
+  // in the residual stream.
+  add(TensorRole::kDown, n_layers - 1);
+  add(TensorRole::kDown, 0);
+  add(TensorRole::kUp, n_layers - 1);
+  add(TensorRole::kWo, 0);
+  for (TensorRole role : {TensorRole::kWv, TensorRole::kWk, TensorRole::kDown, TensorRole::kWo,
                           TensorRole::kWq, TensorRole::kUp, TensorRole::kGate}) {
     for (int layer = 0; layer < n_layers; ++layer) add(role, layer);
   }
