@@ -27,6 +27,7 @@ class ThreadPool {
   void Run(absl::FunctionRef<void(int thread)> task);
 
   // Calls task(i, thread) once for every i in [0, n), handed out one by one as threads become free.
+  // Waits for no thread that has not begun: where processors are short, those that run do the work.
   void ParallelFor(int64_t n, absl::FunctionRef<void(int64_t i, int thread)> task);
 
  private:

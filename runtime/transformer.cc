@@ -14,6 +14,11 @@ namespace {
 
 // Queries of one head that one thread takes at a time.
 constexpr int64_t kQueryBlock = 16;
+// Tokens of a batch whose input one thread prepares at a time.
+constexpr int64_t kPrepareBlock = 8;
+// Pieces of a phase: enough that a thread which is held up leaves the rest to others, not so small
+// that taking one costs as much as reading it.
+constexpr int64_t kPiecesPerThread = 8, kPieceBytes = 16 << 10;
 
 // Hands out 64-byte aligned stretches of memory; over a null base it only counts.
 class Allotter {
@@ -41,6 +46,11 @@ class Allotter {
 };
 
 int64_t PadColumns(int64_t n) { return RoundUp(n, kGroupColumns); }
+
+bool AnyInteger(std::initializer_list<const Matrix*> matrices) {
+  return std::any_of(matrices.begin(), matrices.end(),
+                     [](const Matrix* m) { return m->is_integer(); });
+}
 
 }  // namespace
 
@@ -104,8 +114,9 @@ int64_t Transformer::LayOutScratch(uint8_t* base) {
   v_ = k_ + n * kv_stride_;
   // No phase norms its input and writes delta.
   shared_ = {delta_, memory.TakeQuantized(n, columns)};
-  for (InputBuffers& own : own_)
-    own = {memory.Take<float>(hidden_stride_), memory.TakeQuantized(1, columns)};
+  for (OwnInput& own : own_) {
+    own.buffers = {memory.Take<float>(hidden_stride_), memory.TakeQuantized(1, columns)};
+  }
   const bool panels = model_.embedding().geometry.layout == Layout::kPanels;
   unit_rows_ = memory.Take<float>(panels ? pool_.size() * kPanelRows * hidden_stride_ : 0);
   logits_ = memory.Take<float>(max_logits_ * logits_stride_);
@@ -142,20 +153,20 @@ void Transformer::ForwardBatch(absl::Span<const int32_t> tokens) {
     const Layer& layer = model_.layers()[l];
     ProjectQkv(layer, l, n);
     Attend(l, n);
-    AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr}, n);
+    AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr, layer.wo.is_integer()}, n);
     GateAndUp(layer, n);
-    AddProjection(layer.w_down, {gate_, ffn_stride_, config_.ffn_dim(), nullptr}, n);
+    AddProjection(layer.w_down,
+                  {gate_, ffn_stride_, config_.ffn_dim(), nullptr, layer.w_down.is_integer()}, n);
   }
   position_ += n;
   batch_ = n;
 }
 
 const float* Transformer::Logits(int64_t first, int64_t count) {
-  const Source source{x_ + first * hidden_stride_, hidden_stride_, config_.hidden_dim(),
-                      model_.norm()};
   const Matrix& output = model_.output();
-  Phase(source, count, {&output}, [&](int thread, const Input& input) {
-    const Range panels = Share({{&output, 1}}, 0, thread);
+  const Source source{x_ + first * hidden_stride_, hidden_stride_, config_.hidden_dim(),
+                      model_.norm(), output.is_integer()};
+  Phase(source, count, {{&output, 1}}, [&](int, Range panels, const Input& input) {
     Multiply(output, panels, input, count, logits_, logits_stride_);
   });
   return logits_;
@@ -189,61 +200,52 @@ void Transformer::ProjectQkv(const Layer& layer, int64_t l, int64_t n) {
     float* y;
     int64_t stride;
     bool rotate;
+    uint16_t* (KvCache::*cache)(int64_t layer, int64_t head);  // or null
   };
-  const Projection projections[] = {{&layer.wq, layer.bq, q_, q_stride_, true},
-                                    {&layer.wk, layer.bk, k_, kv_stride_, true},
-                                    {&layer.wv, layer.bv, v_, kv_stride_, false}};
+  const Projection projections[] = {{&layer.wq, layer.bq, q_, q_stride_, true, nullptr},
+                                    {&layer.wk, layer.bk, k_, kv_stride_, true, &KvCache::keys},
+                                    {&layer.wv, layer.bv, v_, kv_stride_, false, &KvCache::values}};
   // The fewest panels that hold whole heads.
   const int64_t unit = std::lcm(head_dim_, int64_t{kPanelRows}) / kPanelRows;
-  const Source source{x_, hidden_stride_, config_.hidden_dim(), layer.attn_norm};
-  Phase(source, n, {&layer.wq, &layer.wk, &layer.wv}, [&](int thread, const Input& input) {
-    for (int i = 0; i < 3; ++i) {
-      const Projection& p = projections[i];
-      const Range panels =
-          Share({{&layer.wq, unit}, {&layer.wk, unit}, {&layer.wv, unit}}, i, thread);
-      Multiply(*p.matrix, panels, input, n, p.y, p.stride);
-      const int64_t begin = panels.begin * kPanelRows;
-      const int64_t end = std::min(panels.end * kPanelRows, p.matrix->rows());
-      for (int64_t t = 0; t < n; ++t) {
-        float* y = p.y + t * p.stride;
-        if (p.bias != nullptr) {
-          for (int64_t r = begin; r < end; ++r) y[r] += p.bias[r];
-        }
-        for (int64_t r = begin; p.rotate && r < end; r += head_dim_) {
-          RopeRotate(cosine_ + t * head_dim_ / 2, sine_ + t * head_dim_ / 2, head_dim_, y + r);
-        }
-        if (p.matrix == &layer.wq) continue;
-        for (int64_t r = begin; r < end; r += head_dim_) {
-          const int64_t head = r / head_dim_;
-          uint16_t* plane = p.matrix == &layer.wk ? cache_.keys(l, head) : cache_.values(l, head);
-          kernels_.to_half(y + r, head_dim_, plane + (position_ + t) * cache_.position_stride());
-        }
-      }
-    }
-  });
+  const Source source{x_, hidden_stride_, config_.hidden_dim(), layer.attn_norm,
+                      AnyInteger({&layer.wq, &layer.wk, &layer.wv})};
+  Phase(source, n, {{&layer.wq, unit}, {&layer.wk, unit}, {&layer.wv, unit}},
+        [&](int part, Range panels, const Input& input) {
+          const Projection& p = projections[part];
+          Multiply(*p.matrix, panels, input, n, p.y, p.stride);
+          const int64_t begin = panels.begin * kPanelRows;
+          const int64_t end = std::min(panels.end * kPanelRows, p.matrix->rows());
+          for (int64_t t = 0; t < n; ++t) {
+            float* y = p.y + t * p.stride;
+            if (p.bias != nullptr) {
+              for (int64_t r = begin; r < end; ++r) y[r] += p.bias[r];
+            }
+            for (int64_t r = begin; r < end; r += head_dim_) {
+              const int64_t angles = t * head_dim_ / 2;
+              if (p.rotate) RopeRotate(cosine_ + angles, sine_ + angles, head_dim_, y + r);
+              if (p.cache == nullptr) continue;
+              uint16_t* plane = (cache_.*p.cache)(l, r / head_dim_);
+              kernels_.to_half(y + r, head_dim_,
+                               plane + (position_ + t) * cache_.position_stride());
+            }
+          }
+        });
 }
 
 // attention = softmax(q k' / sqrt(head_dim)) v, each query over the positions up to its own, or the
-// last sliding_window of them. A batch is cut by KV heads and tokens; a single token by query
-// heads, of which those that share keys stay together where they can.
+// last sliding_window of them. Work is cut by KV heads and tokens; by query heads where the KV
+// heads are too few for the threads.
 void Transformer::Attend(int64_t l, int64_t n) {
-  const int64_t n_heads = config_.n_heads(), group = n_heads / config_.n_kv_heads();
-  if (n == 1) {
-    pool_.Run([&](int thread) {
-      const int64_t end = n_heads * (thread + 1) / pool_.size();
-      for (int64_t head = n_heads * thread / pool_.size(); head < end;) {
-        const int64_t next = std::min(end, (head / group + 1) * group);
-        AttendHeads(l, {head, next}, {0, 1});
-        head = next;
-      }
-    });
-    return;
-  }
+  const int64_t group = config_.n_heads() / config_.n_kv_heads();
   const int64_t blocks = (n + kQueryBlock - 1) / kQueryBlock;
-  pool_.ParallelFor(config_.n_kv_heads() * blocks, [&](int64_t i, int) {
-    const int64_t head = i % config_.n_kv_heads() * group;
-    const int64_t block = blocks - 1 - i / config_.n_kv_heads();  // those that see most begin
-    AttendHeads(l, {head, head + group},
+  const int64_t pieces = config_.n_kv_heads() * blocks;
+  const bool few = pieces % pool_.size() != 0 && pieces < 4 * pool_.size();
+  const int64_t heads = few ? 1 : group;  // of a piece
+  const int64_t per_block = config_.n_heads() / heads;
+  pool_.ParallelFor(per_block * blocks, [&](int64_t i, int) {
+    const int64_t head = i % per_block * heads;
+    const int64_t block = blocks - 1 - i / per_block;  // those that see most begin
+    AttendHeads(l, {head, head + heads},
                 {block * kQueryBlock, std::min(n, (block + 1) * kQueryBlock)});
   });
 }
@@ -274,23 +276,23 @@ void Transformer::AttendHeads(int64_t l, Range heads, Range tokens) {
 
 // x += W source.
 void Transformer::AddProjection(const Matrix& matrix, const Source& source, int64_t n) {
-  Phase(source, n, {&matrix}, [&](int thread, const Input& input) {
-    const Range panels = Share({{&matrix, 1}}, 0, thread);
+  Phase(source, n, {{&matrix, 1}}, [&](int, Range panels, const Input& input) {
     Multiply(matrix, panels, input, n, delta_, hidden_stride_);
     for (int64_t t = 0; t < n; ++t) {
       float* x = x_ + t * hidden_stride_;
       const float* delta = delta_ + t * hidden_stride_;
-      for (int64_t r = panels.begin * kPanelRows; r < panels.end * kPanelRows; ++r)
+      for (int64_t r = panels.begin * kPanelRows; r < panels.end * kPanelRows; ++r) {
         x[r] += delta[r];
+      }
     }
   });
 }
 
 // gate = silu(W_gate norm(x)) * (W_up norm(x)).
 void Transformer::GateAndUp(const Layer& layer, int64_t n) {
-  const Source source{x_, hidden_stride_, config_.hidden_dim(), layer.ffn_norm};
-  Phase(source, n, {&layer.w_gate, &layer.w_up}, [&](int thread, const Input& input) {
-    const Range panels = Share({{&layer.w_gate, 1}}, 0, thread);
+  const Source source{x_, hidden_stride_, config_.hidden_dim(), layer.ffn_norm,
+                      AnyInteger({&layer.w_gate, &layer.w_up})};
+  Phase(source, n, {{&layer.w_gate, 1}}, [&](int, Range panels, const Input& input) {
     Multiply(layer.w_gate, panels, input, n, gate_, ffn_stride_);
     Multiply(layer.w_up, panels, input, n, up_, ffn_stride_);
     for (int64_t t = 0; t < n; ++t) {
@@ -300,47 +302,74 @@ void Transformer::GateAndUp(const Layer& layer, int64_t n) {
   });
 }
 
-// Prepares the input of some matrices, then lets every thread work on it. A batch is prepared by
-// all threads together; a single token by each thread for itself, which takes less time than
-// waiting for one another.
-void Transformer::Phase(const Source& source, int64_t n,
-                        std::initializer_list<const Matrix*> matrices,
-                        absl::FunctionRef<void(int thread, const Input& input)> work) {
-  bool quantize = false;
-  for (const Matrix* matrix : matrices) quantize |= matrix->is_integer();
-  const auto prepare = [&](int64_t first, int64_t last, const InputBuffers& buffers) -> Input {
-    Input input{source.x, source.stride, buffers.quantized};
-    if (source.norm != nullptr) {
-      for (int64_t t = first; t < last; ++t) {
-        kernels_.rms_norm(source.x + t * source.stride, source.norm, source.columns,
-                          config_.norm_eps(), buffers.normed + t * hidden_stride_);
-      }
-      input.x = buffers.normed;
-      input.stride = hidden_stride_;
+// Prepares tokens [first, last) of a phase's input.
+Transformer::Input Transformer::Prepare(const Source& source, int64_t n, Range tokens,
+                                        const InputBuffers& buffers) const {
+  Input input{source.x, source.stride, buffers.quantized};
+  if (source.norm != nullptr) {
+    for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+      kernels_.rms_norm(source.x + t * source.stride, source.norm, source.columns,
+                        config_.norm_eps(), buffers.normed + t * hidden_stride_);
     }
-    if (quantize) {
-      kernels_.quantize(input.x, input.stride, n, first, last,
-                        PadColumns(source.columns) / kGroupColumns, buffers.quantized);
-    }
-    return input;
-  };
-  if (n == 1) {
-    pool_.Run([&](int thread) { work(thread, prepare(0, 1, own_[thread])); });
-    return;
+    input.x = buffers.normed;
+    input.stride = hidden_stride_;
   }
-  Input input = prepare(0, 0, shared_);
-  if (quantize || source.norm != nullptr) {
-    pool_.Run([&](int thread) {
-      prepare(n * thread / pool_.size(), n * (thread + 1) / pool_.size(), shared_);
+  if (source.quantize) {
+    kernels_.quantize(input.x, input.stride, n, tokens.begin, tokens.end,
+                      PadColumns(source.columns) / kGroupColumns, buffers.quantized);
+  }
+  return input;
+}
+
+// Prepares the input of some matrices, then cuts their panels, laid end to end, into pieces for
+// whichever thread is free. A batch is prepared by all threads together; a single token by each
+// thread for itself, which takes less time than waiting for one another.
+void Transformer::Phase(const Source& source, int64_t n, std::initializer_list<Part> parts,
+                        absl::FunctionRef<void(int part, Range panels, const Input& input)> work) {
+  Input shared = Prepare(source, n, {0, 0}, shared_);
+  if (n == 1) {
+    for (OwnInput& own : own_) own.ready = false;
+  } else if (source.quantize || source.norm != nullptr) {
+    const int64_t blocks = (n + kPrepareBlock - 1) / kPrepareBlock;
+    pool_.ParallelFor(blocks, [&](int64_t i, int) {
+      Prepare(source, n, {i * kPrepareBlock, std::min(n, (i + 1) * kPrepareBlock)}, shared_);
     });
   }
-  pool_.Run([&](int thread) { work(thread, input); });
+  int64_t total_bytes = 0, total_units = 0;
+  for (const Part& part : parts) {
+    total_bytes += part.matrix->geometry.bytes();
+    total_units += part.units();
+  }
+  const int64_t pieces = std::clamp<int64_t>(
+      total_bytes / kPieceBytes, 1, pool_.size() == 1 ? 1 : kPiecesPerThread * pool_.size());
+  pool_.ParallelFor(pieces, [&](int64_t i, int thread) {
+    const Input* input = &shared;
+    if (n == 1) {
+      OwnInput& own = own_[thread];
+      if (!own.ready) own.input = Prepare(source, 1, {0, 1}, own.buffers);
+      own.ready = true;
+      input = &own.input;
+    }
+    int64_t begin = total_units * i / pieces, end = total_units * (i + 1) / pieces;
+    for (int p = 0; p < static_cast<int>(parts.size()); ++p) {
+      const Part& part = parts.begin()[p];
+      const Range units{std::clamp<int64_t>(begin, 0, part.units()),
+                        std::clamp<int64_t>(end, 0, part.units())};
+      if (units.size() > 0) {
+        work(p,
+             {units.begin * part.unit_panels,
+              std::min(units.end * part.unit_panels, part.matrix->geometry.units())},
+             *input);
+      }
+      begin -= part.units();
+      end -= part.units();
+    }
+  });
 }
 
 // y[t][r] = row r of the matrix times token t of the input, for the rows of `panels`.
 void Transformer::Multiply(const Matrix& matrix, Range panels, const Input& input, int64_t n,
                            float* y, int64_t y_stride) const {
-  if (panels.size() <= 0) return;
   const Geometry& geometry = matrix.geometry;
   MatmulArgs args;
   args.panel_bytes = geometry.unit_bytes();
@@ -355,26 +384,6 @@ void Transformer::Multiply(const Matrix& matrix, Range panels, const Input& inpu
   args.y = y + panels.begin * kPanelRows;
   args.y_stride = y_stride;
   kernels_.matmul[static_cast<int>(geometry.encoding) - 1](args);
-}
-
-// The panels of parts[part] that are the thread's: all parts, laid end to end, are cut into
-// stretches of about as many bytes for each thread, between units.
-Transformer::Range Transformer::Share(std::initializer_list<Part> parts, int part,
-                                      int thread) const {
-  int64_t total = 0, before = 0;
-  for (const Part* p = parts.begin(); p != parts.end(); ++p) {
-    if (p == parts.begin() + part) before = total;
-    total += p->matrix->geometry.bytes();
-  }
-  const Part& chosen = parts.begin()[part];
-  const int64_t n_panels = chosen.matrix->geometry.units();
-  const int64_t unit_bytes = chosen.unit_panels * chosen.matrix->geometry.unit_bytes();
-  const auto cut = [&](int t) {
-    const int64_t bytes = total * t / pool_.size() - before;
-    const int64_t units = (std::max<int64_t>(bytes, 0) + unit_bytes / 2) / unit_bytes;
-    return t == pool_.size() ? n_panels : std::min(units * chosen.unit_panels, n_panels);
-  };
-  return {cut(thread), cut(thread + 1)};
 }
 
 }  // namespace quire

@@ -74,11 +74,18 @@ class Transformer {
     int64_t stride;
     int64_t columns;
     const float* norm;  // weights, or null
+    bool quantize;      // whether any of the matrices is made of integers
   };
   // Room for normed and quantized inputs.
   struct InputBuffers {
     float* normed;
     QuantizedActivations quantized;
+  };
+  // A thread's own, for phases of one token. A cache line apart from the others'.
+  struct alignas(kLineBytes) OwnInput {
+    InputBuffers buffers;
+    Input input;
+    bool ready = false;
   };
   struct Range {
     int64_t begin, end;
@@ -88,6 +95,7 @@ class Transformer {
   struct Part {
     const Matrix* matrix;
     int64_t unit_panels;
+    int64_t units() const { return (matrix->geometry.units() + unit_panels - 1) / unit_panels; }
   };
 
   Transformer(const Model& model, const KernelTable& kernels, ThreadPool& pool, KvCache cache,
@@ -103,11 +111,11 @@ class Transformer {
   void AddProjection(const Matrix& matrix, const Source& source, int64_t n);
   void GateAndUp(const Layer& layer, int64_t n);
 
-  void Phase(const Source& source, int64_t n, std::initializer_list<const Matrix*> matrices,
-             absl::FunctionRef<void(int thread, const Input& input)> work);
+  Input Prepare(const Source& source, int64_t n, Range tokens, const InputBuffers& buffers) const;
+  void Phase(const Source& source, int64_t n, std::initializer_list<Part> parts,
+             absl::FunctionRef<void(int part, Range panels, const Input& input)> work);
   void Multiply(const Matrix& matrix, Range panels, const Input& input, int64_t n, float* y,
                 int64_t y_stride) const;
-  Range Share(std::initializer_list<Part> parts, int part, int thread) const;
 
   const Model& model_;
   const pb::ModelConfig& config_;
@@ -131,10 +139,10 @@ class Transformer {
   float *cosine_, *sine_;  // [kBatchTokens][head_dim / 2]
   float *q_, *k_, *v_, *attention_;
   float *gate_, *up_;
-  float* unit_rows_;               // [threads][16][hidden_stride], where the embedding is in panels
-  float* logits_;                  // [max_logits][logits_stride]
-  InputBuffers shared_;            // for a batch
-  std::vector<InputBuffers> own_;  // for one token, one for each thread
+  float* unit_rows_;           // [threads][16][hidden_stride], where the embedding is in panels
+  float* logits_;              // [max_logits][logits_stride]
+  InputBuffers shared_;        // for a batch
+  std::vector<OwnInput> own_;  // for one token, one for each thread
 };
 
 }  // namespace quire
