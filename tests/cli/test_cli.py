@@ -1,0 +1,264 @@
+"""The command line as a user meets it: the embedded checkpoint from file to text, and bad input of each kind.
+
+A failure is one line on stderr, exit code 1, and no output left behind; wrong usage is exit code 2.
+"""
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+EMBEDDED = pathlib.Path(__file__).parents[1] / "testdata" / "embedded"
+VERBS = ["convert", "quantize", "run", "bench", "perplexity", "inspect", "verify", "footprint"]
+
+
+@pytest.fixture(scope="module")
+def model(quire, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m.quire"
+    quire("convert", EMBEDDED, path)
+    return path
+
+
+def fails(quire, *args, code=1, words=(), left=None):
+    done = quire.run(*args)
+    text = done.stderr.decode()
+    assert done.returncode == code, text
+    if code == 1:
+        assert text.count("\n") == 1 and text.endswith("\n"), text
+    for word in words:
+        assert word in text, text
+    if left is not None:
+        assert list(left.iterdir()) == [], "something was left behind"
+    return text
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(EMBEDDED, folder)
+    return folder
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+# What works.
+
+def test_every_verb_has_help_with_an_example(quire):
+    for verb in VERBS:
+        text = quire(verb, "--help")
+        assert text.startswith(f"quire {verb}: ") and f"\n  quire {verb} " in text, text
+    assert all(verb in quire("--help") for verb in VERBS)
+    assert quire("--version").startswith("quire ")
+
+
+def test_text_and_json_agree_and_a_seed_repeats(quire, model):
+    text = quire("run", model, "-p", "It was a", "-n", "24", "--temp", "0.8", "--seed", "5")
+    first = quire.json("run", model, "-p", "It was a", "-n", "24", "--temp", "0.8", "--seed", "5")
+    again = quire.json("run", model, "-p", "It was a", "-n", "24", "--temp", "0.8", "--seed", "5", "--threads", "1")
+    assert first["tokens"] == again["tokens"] and len(first["tokens"]) == 24
+    assert first["text"] in text
+    for key in ("prompt_tokens", "open_ms", "first_token_ms", "prefill_tokens_per_second", "decode_tokens_per_second"):
+        assert key in first
+    assert first["open_ms"] < first["first_token_ms"]
+
+
+def test_prompt_from_file_and_standard_input(quire, model, tmp_path):
+    (tmp_path / "p").write_text("She was")
+    want = quire.json("run", model, "-p", "She was", "-n", "5")["tokens"]
+    assert quire.json("run", model, "-f", tmp_path / "p", "-n", "5")["tokens"] == want
+    assert quire.json("run", model, "-n", "5", input=b"She was")["tokens"] == want
+
+
+def test_convert_reports_what_it_did(quire, out):
+    report = quire.json("convert", EMBEDDED, out / "m.quire", "--type", "q8")
+    assert report["file_bytes"] == (out / "m.quire").stat().st_size
+    assert report["source_bytes"] == (EMBEDDED / "pytorch_model.bin").stat().st_size
+    assert 8.4 < report["bits_per_weight"] < 8.6
+    assert 0 < report["peak_rss_anon_bytes"] < 512 << 20
+    assert len(report["tensors"]) == len(quire.json("inspect", out / "m.quire")["tensors"])
+
+
+def test_dry_run_writes_nothing(quire, out):
+    text = quire("convert", EMBEDDED, out / "m.quire", "--dry-run")
+    assert "layers.0.wq" in text and list(out.iterdir()) == []
+
+
+def test_the_same_file_whatever_the_threads_and_the_budget(quire, out, model):
+    quire("convert", EMBEDDED, out / "a.quire", "--threads", "1", "--memory-budget", "8MiB")
+    quire("convert", EMBEDDED, out / "b.quire", "--threads", "5")
+    assert (out / "a.quire").read_bytes() == (out / "b.quire").read_bytes() == model.read_bytes()
+
+
+def test_quantize_from_sixteen_bits_gives_the_file_that_convert_gives(quire, out, model):
+    quire("convert", EMBEDDED, out / "f16.quire", "--type", "f16")
+    quire("quantize", out / "f16.quire", out / "q4.quire", "--type", "q4")
+    a, b = (quire.json("inspect", f)["tensors"] for f in (out / "q4.quire", model))
+    assert [(t["name"], t["type"], t["checksum"]) for t in a] == [(t["name"], t["type"], t["checksum"]) for t in b]
+
+
+@pytest.mark.parametrize("kernels", ["scalar", "avx2", "avxvnni", "avx512vnni"])
+def test_kernels_can_be_named(quire, model, kernels):
+    done = quire.run("run", model, "-p", "It was", "-n", "8", "--json", env={"QUIRE_KERNELS": kernels})
+    if done.returncode == 1:
+        assert b"QUIRE_KERNELS" in done.stderr
+        pytest.skip(f"this CPU has no {kernels}")
+    assert json.loads(done.stdout)["tokens"] == quire.json("run", model, "-p", "It was", "-n", "8")["tokens"]
+
+
+# What must fail, and how.
+
+def test_usage_errors_exit_with_2(quire, model):
+    for args in ([], ["dance"], ["convert"], ["convert", "a"], ["run", model, "--what"], ["run", model, "-n", "x"],
+                 ["convert", "a", "b", "--memory-budget", "12XB"]):
+        assert quire.run(*args).returncode == 2
+
+
+def test_missing_source(quire, out):
+    fails(quire, "convert", out / "absent", out / "m.quire", words=["absent", "No such file"], left=out)
+
+
+def test_cut_checkpoint(quire, checkpoint, out):
+    file = checkpoint / "pytorch_model.bin"
+    with open(file, "r+b") as f:
+        f.truncate(file.stat().st_size // 2)
+    fails(quire, "convert", checkpoint, out / "m.quire", words=["pytorch_model.bin"], left=out)
+
+
+def test_flipped_weight(quire, checkpoint, out):
+    file = checkpoint / "pytorch_model.bin"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    fails(quire, "convert", checkpoint, out / "m.quire", words=["CRC-32"], left=out)
+
+
+@pytest.mark.parametrize("content, word", [
+    (b"", "empty"), (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "LFS"),
+    (b"<!DOCTYPE html><html>", "HTML"), (b"garbage" * 100, "pytorch_model.bin"), (b"\x80\x02}q\x00.", "pytorch_model.bin")])
+def test_wrong_magic(quire, checkpoint, out, content, word):
+    (checkpoint / "pytorch_model.bin").write_bytes(content)
+    fails(quire, "convert", checkpoint, out / "m.quire", words=[word], left=out)
+
+
+def test_unsupported_architecture(quire, checkpoint, out):
+    edit_config(checkpoint, architectures=["GPTNeoXForCausalLM"], model_type="gpt_neox")
+    fails(quire, "convert", checkpoint, out / "m.quire", words=["gpt_neox", "llama", "qwen2"], left=out)
+
+
+def test_missing_shard(quire, checkpoint, out):
+    (checkpoint / "pytorch_model.bin").rename(checkpoint / "pytorch_model-00001-of-00002.bin")
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "pytorch_model-00001-of-00002.bin",
+                                            "lm_head.weight": "pytorch_model-00002-of-00002.bin"}}
+    (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    fails(quire, "convert", checkpoint, out / "m.quire", words=["pytorch_model-00002-of-00002.bin"], left=out)
+
+
+def test_missing_tokenizer(quire, checkpoint, out):
+    (checkpoint / "tokenizer.model").unlink()
+    fails(quire, "convert", checkpoint, out / "m.quire", words=["tokenizer"], left=out)
+
+
+def test_shape_that_contradicts_the_config(quire, checkpoint, out):
+    edit_config(checkpoint, intermediate_size=123)
+    fails(quire, "convert", checkpoint, out / "m.quire", words=["123"], left=out)
+
+
+def test_malicious_pickle(quire, checkpoint, out, tmp_path):
+    import torch
+
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/owned",)
+
+    torch.save({"model.norm.weight": Attack()}, checkpoint / "pytorch_model.bin")
+    fails(quire, "convert", checkpoint, out / "m.quire", words=["system"], left=out)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_existing_output_is_kept_without_force(quire, out):
+    target = out / "m.quire"
+    target.write_bytes(b"precious")
+    fails(quire, "convert", EMBEDDED, target, words=["--force"])
+    assert target.read_bytes() == b"precious"
+    quire("convert", EMBEDDED, target, "--force")
+    quire("verify", target)
+
+
+def test_a_failed_conversion_keeps_the_old_output(quire, checkpoint, out, model):
+    target = out / "m.quire"
+    shutil.copy(model, target)
+    data = bytearray((checkpoint / "pytorch_model.bin").read_bytes())
+    data[len(data) // 2] ^= 1
+    (checkpoint / "pytorch_model.bin").write_bytes(data)
+    fails(quire, "convert", checkpoint, target, "--force", words=["CRC-32"])
+    assert target.read_bytes() == model.read_bytes() and list(out.iterdir()) == [target]
+
+
+def test_no_space_by_limit(quire, out):
+    done = subprocess.run([quire.path, "convert", EMBEDDED, out / "m.quire"], capture_output=True,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"m.quire" in done.stderr, done.stderr
+    assert list(out.iterdir()) == []
+
+
+def test_no_space_on_a_full_disk(quire, out):
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", out]).returncode != 0:
+        pytest.skip("mounting a small disk wants root")
+    try:
+        fails(quire, "convert", EMBEDDED, out / "m.quire", words=["No space left"], left=out)
+    finally:
+        subprocess.run(["umount", out], check=True)
+
+
+def test_terminated_conversion_leaves_nothing(quire, out):
+    process = subprocess.Popen([quire.path, "convert", EMBEDDED, out / "m.quire", "--threads", "1"])
+    time.sleep(0.03)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert all(quire("verify", path) for path in out.iterdir())
+
+
+def test_damaged_model_file(quire, model, out):
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    (out / "flipped.quire").write_bytes(data)
+    fails(quire, "verify", out / "flipped.quire", words=["checksum"])
+    (out / "cut.quire").write_bytes(data[: len(data) // 2])
+    fails(quire, "run", out / "cut.quire", "-p", "x", words=["cut"])
+    fails(quire, "run", EMBEDDED / "pytorch_model.bin", "-p", "x", words=["not a .quire file"])
+
+
+def test_prompt_over_the_context(quire, model):
+    fails(quire, "run", model, "-p", "word " * 2000, "--ctx", "64", words=["64"])
+
+
+def test_unknown_kernels(quire, model):
+    done = quire.run("run", model, "-p", "x", env={"QUIRE_KERNELS": "sse9"})
+    assert done.returncode == 1 and b"sse9" in done.stderr
+
+
+def test_truncated_while_running(quire, model, out):
+    copy = out / "m.quire"
+    shutil.copy(model, copy)
+    process = subprocess.Popen([quire.path, "run", copy, "-p", "It was", "-n", "400", "--ctx", "512", "--ignore-eos", "--threads", "1"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "QUIRE_KERNELS": "scalar"})
+    process.stdout.read(1)  # it runs
+    os.truncate(copy, 4096)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, (process.returncode, stderr)
+    assert stderr.count(b"\n") == 1 and b"m.quire" in stderr, stderr
