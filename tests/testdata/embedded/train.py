@@ -2,12 +2,14 @@
 """Train the small LLaMA checkpoint that ships in this directory.
 
 The text is the six novels of Jane Austen (public domain), as packaged by
-Debian in r-cran-janeaustenr.  Any other text can be given with --text.
+Debian in r-cran-janeaustenr.  The package need not be installed (it would
+bring R along); unpack it here:
 
-    apt-get install r-cran-janeaustenr
+    apt-get download r-cran-janeaustenr && dpkg-deb -x r-cran-janeaustenr_*.deb austen
     python3 train.py --out model
 
-writes into model/ what the Hugging Face layout expects:
+Any other text can be given with --text FILE...  The second command writes
+into model/ what the Hugging Face layout expects:
 
     tokenizer.model         SentencePiece BPE with byte fallback, 2048 pieces
     tokenizer_config.json
@@ -38,7 +40,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-AUSTEN_RDB = "/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
+AUSTEN_RDB = "austen/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
 UNK, BOS, EOS = 0, 1, 2
 
 CONFIG = {
@@ -320,9 +322,9 @@ def loss_of(model, batch):
 def validate(model, data, bf16):
     model.eval()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        losses = [loss_of(model, batch).item() for batch in data]
+        total = sum(loss_of(model, batch).item() * len(batch) for batch in data)
     model.train()
-    return sum(losses) / len(losses)
+    return total / sum(len(batch) for batch in data)
 
 
 @torch.no_grad()
@@ -354,8 +356,12 @@ def export(model, tokenizer, out, log):
     os.makedirs(out, exist_ok=True)
     half = Llama(CONFIG).half()
     half.load_state_dict(model.state_dict())
-    torch.save(half.state_dict(), os.path.join(out, "pytorch_model.bin.part"))
-    os.replace(os.path.join(out, "pytorch_model.bin.part"), os.path.join(out, "pytorch_model.bin"))
+    # torch.save() names the archive's folder after the file: hence a folder, not a suffix.
+    part = os.path.join(out, "part")
+    os.makedirs(part, exist_ok=True)
+    torch.save(half.state_dict(), os.path.join(part, "pytorch_model.bin"))
+    os.replace(os.path.join(part, "pytorch_model.bin"), os.path.join(out, "pytorch_model.bin"))
+    os.rmdir(part)
     with open(os.path.join(out, "tokenizer.model"), "wb") as f:
         f.write(tokenizer)
     write_json(os.path.join(out, "config.json"), CONFIG)
@@ -386,20 +392,26 @@ def train(args):
         val_chapters += found[19::40]
         train_chapters += [c for i, c in enumerate(found) if i % 40 != 19]
 
-    tokenizer = train_tokenizer([line for c in train_chapters for line in c], CONFIG["vocab_size"])
+    if args.init:
+        tokenizer = open(os.path.join(args.init, "tokenizer.model"), "rb").read()
+    else:
+        tokenizer = train_tokenizer(
+            [line for c in train_chapters for line in c], CONFIG["vocab_size"])
     sp = spm.SentencePieceProcessor(model_proto=tokenizer)
     stream, val_stream = Stream(sp, train_chapters), Stream(sp, val_chapters)
     # The token stream is exactly what the tokenizer makes of the whole text.
     assert stream.tokens[:stream.tokens.tolist().index(EOS)].tolist() == \
         sp.encode("\n".join(train_chapters[0]))
-    if args.length > CONFIG["max_position_embeddings"]:
-        raise SystemExit("--length is above max_position_embeddings")
-    val = [s for s in (val_stream.sequence(o, args.length + 1)
-                       for o in range(0, len(val_stream), args.length)) if s is not None]
+    longest = CONFIG["max_position_embeddings"]
+    val = [s for s in (val_stream.sequence(o, longest + 1)
+                       for o in range(0, len(val_stream), longest)) if s is not None]
     val = [torch.from_numpy(np.stack(val[i:i + 8])) for i in range(0, len(val), 8)]
     chars = sum(len(line) + 1 for c in train_chapters for line in c)
 
     model = Llama(CONFIG, args.dropout)
+    if args.init:
+        model.load_state_dict({k: v.float() for k, v in torch.load(
+            os.path.join(args.init, "pytorch_model.bin"), weights_only=True).items()})
     params = sum(p.numel() for p in model.parameters())
     print(f"{len(train_chapters)} chapters, {chars} characters, {len(stream)} tokens to train on; "
           f"{len(val_chapters)} chapters, {len(val_stream)} tokens held out; {params} parameters",
@@ -411,11 +423,13 @@ def train(args):
         [{"params": matrices, "weight_decay": args.weight_decay},
          {"params": vectors, "weight_decay": 0.0}],
         lr=args.lr, betas=(0.9, 0.98), fused=True)
-    step_model = torch.compile(model) if args.compile else model
-    log = {"settings": {k: v for k, v in vars(args).items() if k not in ("out", "rdb", "text")},
+    step_model = torch.compile(model, dynamic=False) if args.compile else model
+    log = {"settings": {k: v for k, v in vars(args).items() if k not in ("out", "rdb", "text", "init", "check")},
            "parameters": params, "train_tokens": len(stream), "val_tokens": len(val_stream),
            "losses": []}
-    data = batches(stream, args.length, args.batch, random.Random(args.seed))
+    rng = random.Random(args.seed)
+    short_data = batches(stream, longest // 2, 2 * args.batch, rng)
+    long_data = batches(stream, longest, args.batch, rng)
     begin = last_export = time.time()
     running, step = None, 0
     while True:
@@ -423,9 +437,9 @@ def train(args):
         # The schedule ends with the steps or with the minutes, whichever is first.
         done = max(step / args.steps, elapsed / (60 * args.minutes) if args.minutes else 0.0)
         if step % args.every == 0 or done >= 1:
-            value = validate(step_model, val, args.bf16)
+            value = validate(model, val, args.bf16)
             train_loss = running if running is not None else float("nan")
-            print(f"step {step}  {elapsed:.0f} s  {step * args.batch * args.length / max(elapsed, 1e-9):.0f} tokens/s  "
+            print(f"step {step}  {elapsed:.0f} s  {step * args.batch * longest / max(elapsed, 1e-9):.0f} tokens/s  "
                   f"train {train_loss:.4f}  val {value:.4f}", flush=True)
             log["losses"].append({"step": step, "seconds": round(elapsed), "val": round(value, 4),
                                   "train": round(train_loss, 4) if running is not None else None})
@@ -439,7 +453,7 @@ def train(args):
         rate = args.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = next(data)
+        batch = next(long_data if done >= args.long_from else short_data)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             loss = loss_of(step_model, batch)
         loss.backward()
@@ -454,6 +468,7 @@ def train(args):
 
 def check(args):
     """Load the folder back, alone and with transformers, and compare."""
+    torch.set_num_threads(args.threads)
     sp = spm.SentencePieceProcessor(model_file=os.path.join(args.out, "tokenizer.model"))
     model = Llama(CONFIG)
     state = torch.load(os.path.join(args.out, "pytorch_model.bin"), weights_only=True)
@@ -493,11 +508,13 @@ def main():
     p.add_argument("--out", default="model", help="the folder to write")
     p.add_argument("--rdb", default=AUSTEN_RDB, help="janeaustenr's data file")
     p.add_argument("--text", nargs="+", help="plain text files to train on instead")
+    p.add_argument("--init", help="go on from the weights and the tokenizer in this folder")
     p.add_argument("--seed", type=int, default=1813)
     p.add_argument("--steps", type=int, default=5000)
     p.add_argument("--minutes", type=float, default=0, help="end the schedule after so long, if the steps take longer")
-    p.add_argument("--batch", type=int, default=8, help="sequences per step")
-    p.add_argument("--length", type=int, default=512, help="tokens per sequence")
+    p.add_argument("--batch", type=int, default=8, help="full-length sequences per step")
+    p.add_argument("--long-from", type=float, default=0.75,
+                   help="train on twice as many sequences of half the length for this part of the schedule")
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--warmup", type=int, default=100)
     p.add_argument("--weight-decay", type=float, default=0.1)
