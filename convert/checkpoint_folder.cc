@@ -33,22 +33,6 @@ bool Exists(const std::string& path) {
   return stat(path.c_str(), &info) == 0;
 }
 
-// A file's container, by its first bytes; a shard's name is no promise.
-absl::StatusOr<std::unique_ptr<TensorSource>> OpenShardFile(const std::string& path) {
-  uint8_t start[9] = {};
-  {
-    absl::StatusOr<File> file = File::Open(path);
-    if (!file.ok()) return file.status();
-    if (file->size() == 0) return absl::DataLossError(absl::StrCat(path, ": the file is empty"));
-    const auto n = static_cast<size_t>(std::min<int64_t>(file->size(), sizeof start));
-    absl::Status status = file->ReadAt(0, absl::MakeSpan(start, n));
-    if (!status.ok()) return status;
-  }
-  if (std::memcmp(start, "PK\3\4", 4) == 0) return OpenTorchZip(path);
-  if (start[8] == '{') return OpenSafetensors(path);
-  return OpenTorchLegacy(path);
-}
-
 absl::StatusOr<std::string> RealPath(const std::string& path) {
   char* resolved = realpath(path.c_str(), nullptr);
   if (resolved == nullptr) return ErrnoStatus(errno, absl::StrCat("opening ", path));
@@ -127,7 +111,7 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenIndexed(const std::string& fol
   for (const std::string& name : names) {
     absl::StatusOr<std::string> path = ShardPath(folder, name);
     if (!path.ok()) return path.status();
-    auto source = OpenShardFile(*path);
+    auto source = OpenCheckpointFile(*path);
     if (!source.ok()) return source.status();
     for (const SourceTensor& tensor : (*source)->tensors()) present.emplace(tensor.name, name);
     shards.push_back({name, *std::move(source)});
@@ -173,7 +157,7 @@ absl::StatusOr<std::vector<int>> ListMetaShards(const std::string& folder) {
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenHuggingFaceFolder(const std::string& folder) {
   for (const char* stem : {"model.safetensors", "pytorch_model.bin"}) {
     const std::string path = WithSlash(folder) + stem;
-    if (Exists(path)) return OpenShardFile(path);
+    if (Exists(path)) return OpenCheckpointFile(path);
     const std::string index = absl::StrCat(stem, ".index.json");
     if (Exists(WithSlash(folder) + index)) return OpenIndexed(folder, index);
   }
@@ -188,7 +172,7 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenMetaFolder(const std::string& 
   if (!numbers.ok()) return numbers.status();
   if (numbers->empty()) {
     for (const char* single : {"consolidated.safetensors", "consolidated.pth"}) {
-      if (Exists(WithSlash(folder) + single)) return OpenShardFile(WithSlash(folder) + single);
+      if (Exists(WithSlash(folder) + single)) return OpenCheckpointFile(WithSlash(folder) + single);
     }
     return absl::InvalidArgumentError(
         absl::StrCat(folder, ": a folder without consolidated.00.pth"));
@@ -200,7 +184,7 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenMetaFolder(const std::string& 
       return absl::NotFoundError(absl::StrCat(folder, ": shard ", name, " is missing, shard ",
                                               (*numbers)[i], " is there"));
     }
-    auto source = OpenShardFile(WithSlash(folder) + name);
+    auto source = OpenCheckpointFile(WithSlash(folder) + name);
     if (!source.ok()) return source.status();
     shards.push_back({name, *std::move(source)});
   }
@@ -209,6 +193,20 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenMetaFolder(const std::string& 
   if (joined.ok()) return joined;
   return absl::Status(joined.status().code(),
                       absl::StrCat(folder, ": ", joined.status().message()));
+}
+
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpoint(const std::string& path) {
+  if (!IsFolder(path)) return OpenCheckpointFile(path);
+  for (const char* name :
+       {"config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json",
+        "model.safetensors", "pytorch_model.bin"}) {
+    if (Exists(WithSlash(path) + name)) return OpenHuggingFaceFolder(path);
+  }
+  for (const char* name : {"params.json", "consolidated.00.pth", "consolidated.pth"}) {
+    if (Exists(WithSlash(path) + name)) return OpenMetaFolder(path);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, ": a folder without config.json, params.json, or files of weights"));
 }
 
 }  // namespace quire

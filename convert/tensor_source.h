@@ -109,6 +109,7 @@ class TensorSource {
 // InvalidArgument: none of the known containers (the message names what was found: an LFS pointer,
 // an HTML page, a pickle that is not a checkpoint, ...).
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpoint(const std::string& path);
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpointFile(const std::string& path);
 
 // One function a container. Each checks its own magic first and returns InvalidArgument where it is
 // not its own.

@@ -1,8 +1,5 @@
-// Which container a path holds, by content.
-#include <sys/stat.h>
-
+// Which container a file is, by its content; names promise nothing.
 #include <algorithm>
-#include <cerrno>
 #include <memory>
 #include <string>
 
@@ -60,24 +57,6 @@ absl::Status NotACheckpoint(const std::string& path, absl::string_view what) {
                    "folders of Hugging Face or Meta"));
 }
 
-bool Exists(const std::string& path) {
-  struct stat s;
-  return stat(path.c_str(), &s) == 0;
-}
-
-absl::StatusOr<std::unique_ptr<TensorSource>> OpenFolder(const std::string& path) {
-  auto has = [&path](absl::string_view name) { return Exists(absl::StrCat(path, "/", name)); };
-  for (const char* name :
-       {"config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json",
-        "model.safetensors", "pytorch_model.bin"}) {
-    if (has(name)) return OpenHuggingFaceFolder(path);
-  }
-  for (const char* name : {"params.json", "consolidated.00.pth", "consolidated.pth"}) {
-    if (has(name)) return OpenMetaFolder(path);
-  }
-  return NotACheckpoint(path, "a folder without config.json, params.json, or files of weights");
-}
-
 // A few words on bytes that are no checkpoint of ours.
 std::string Describe(absl::string_view head) {
   for (const Impostor& row : kImpostors) {
@@ -105,9 +84,7 @@ std::string Describe(absl::string_view head) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpoint(const std::string& path) {
-  struct stat s;
-  if (stat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode)) return OpenFolder(path);
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpointFile(const std::string& path) {
   absl::StatusOr<File> file = File::Open(path);
   if (!file.ok()) return file.status();
   if (file->size() == 0) return absl::DataLossError(absl::StrCat(path, ": an empty file"));
