@@ -9,7 +9,7 @@ const KernelTable* const* AllKernels() {
   static const KernelTable* const kAll[] = {
       &ScalarKernels(),
 #if defined(__x86_64__)
-      &Avx2Kernels(),   &AvxVnniKernels(), &Avx512VnniKernels(),
+      &Avx2Kernels(),   &AvxVnniKernels(), &Avx512VnniKernels(), &AmxKernels(),
 #elif defined(__aarch64__)
       &NeonKernels(),
       &NeonI8mmKernels(),

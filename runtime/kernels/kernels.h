@@ -110,6 +110,7 @@ const KernelTable& ScalarKernels();
 const KernelTable& Avx2Kernels();
 const KernelTable& AvxVnniKernels();
 const KernelTable& Avx512VnniKernels();
+const KernelTable& AmxKernels();
 #elif defined(__aarch64__)
 const KernelTable& NeonKernels();
 const KernelTable& NeonI8mmKernels();
