@@ -1,4 +1,5 @@
 """The forward pass against transformers in f32, on small random models of every supported shape."""
+import json
 import math
 import os
 import pathlib
@@ -11,6 +12,7 @@ import torch
 import transformers
 
 import models
+from tokenize_tool import TokenizeTool
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOGITS = pathlib.Path(os.environ.get("QUIRE", ROOT / "bazel-bin" / "quire")).parent / "tests/tools/logits"
@@ -252,6 +254,28 @@ def test_run_refuses_in_one_line(quire, tmp_path, with_tokenizer):
         assert message in done.stderr.decode() and done.stderr.count(b"\n") == 1, done.stderr
     done = quire.run("run", path, "-p", "a", env={"QUIRE_KERNELS": "vax"})
     assert done.returncode == 1 and b"QUIRE_KERNELS=vax" in done.stderr and b"scalar" in done.stderr
+
+
+def test_chat(quire, tmp_path, with_tokenizer):
+    """Two turns from standard input; the second is what a model says that sees the whole conversation at once."""
+    folder, _, _ = with_tokenizer
+    template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}assistant:"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    path = tmp_path / "m.quire"
+    convert(quire, folder, path, "f32")
+    questions = ["The old fox", "One red hen"]
+    text, answers = "", []
+    with TokenizeTool(folder) as tool:
+        for question in questions:
+            text += f"user: {question}\n"
+            ids = tool.encode(text + "assistant:", special=True)
+            answers.append(tool.decode(tool_greedy(path, ids, 12)))
+            text += f"assistant: {answers[-1]}\n"
+            if question == questions[0]:
+                found = quire.json("run", path, "--chat", "-p", question, "-n", 12, "--ignore-eos")
+                assert found["prompt_tokens"] == ids and found["text"] == answers[0]
+    said = quire("run", path, "--chat", "-n", 12, "--ignore-eos", input="\n".join(questions).encode())
+    assert said == "".join(answer + "\n" for answer in answers)
 
 
 def test_bench(quire, tmp_path):
