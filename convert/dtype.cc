@@ -146,29 +146,34 @@ void DecodeQ8_0(const uint8_t* block, float* out) {
 
 // 16 groups of 16: [16 scale | min nibbles][64 bytes of 2-bit codes][d][dmin].
 void DecodeQ2K(const uint8_t* block, float* out) {
-  const uint8_t *scales = block, *codes = block + 16;
   const float d = LoadHalf(block + 80), dmin = LoadHalf(block + 82);
-  for (int i = 0; i < 256; ++i) {
-    const int group = i / 16;
-    const int code = codes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
-    const float scale = d * static_cast<float>(scales[group] & 15);
-    const float min = dmin * static_cast<float>(scales[group] >> 4);
-    out[i] = scale * static_cast<float>(code) - min;
+  for (int group = 0; group < 16; ++group) {
+    const uint8_t* codes = block + 16 + group / 8 * 32 + group % 2 * 16;
+    const int shift = group / 2 % 4 * 2;
+    const float scale = d * static_cast<float>(block[group] & 15);
+    const float min = dmin * static_cast<float>(block[group] >> 4);
+    for (int i = 0; i < 16; ++i) {
+      out[group * 16 + i] = scale * static_cast<float>(codes[i] >> shift & 3) - min;
+    }
   }
 }
 
 // 16 groups of 16: [32 bytes of high bits, inverted][64 bytes of low 2 bits][12 bytes of 6-bit
 // scales, biased by 32][d].
 void DecodeQ3K(const uint8_t* block, float* out) {
-  const uint8_t *high = block, *low = block + 32, *packed = block + 96;
+  const uint8_t* packed = block + 96;
   const float d = LoadHalf(block + 108);
-  for (int i = 0; i < 256; ++i) {
-    const int group = i / 16;
+  for (int group = 0; group < 16; ++group) {
     const int scale = (packed[group % 8] >> (group / 8 * 4) & 15) |
                       (packed[8 + group % 4] >> (group / 4 * 2) & 3) << 4;
-    int code = low[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
-    if ((high[i % 32] >> (i / 32) & 1) == 0) code -= 4;
-    out[i] = d * static_cast<float>(scale - 32) * static_cast<float>(code);
+    const float scaled = d * static_cast<float>(scale - 32);
+    const uint8_t* high = block + group % 2 * 16;
+    const uint8_t* low = block + 32 + group / 8 * 32 + group % 2 * 16;
+    const int high_bit = group / 2, low_shift = group / 2 % 4 * 2;
+    for (int i = 0; i < 16; ++i) {
+      const int code = (low[i] >> low_shift & 3) + (high[i] >> high_bit & 1) * 4 - 4;
+      out[group * 16 + i] = scaled * static_cast<float>(code);
+    }
   }
 }
 
@@ -212,14 +217,15 @@ void DecodeQ5K(const uint8_t* block, float* out) {
 // [128 bytes of low nibbles][64 bytes of high 2 bits][16 int8 scales][d], in two halves of 128.
 void DecodeQ6K(const uint8_t* block, float* out) {
   const float d = LoadHalf(block + 208);
-  for (int g = 0; g < 8; ++g) {  // groups of 32; two scales each
-    const int half = g / 4, part = g % 4;
-    const uint8_t* low = block + half * 64 + part % 2 * 32;
-    const uint8_t* high = block + 128 + half * 32;
-    for (int i = 0; i < 32; ++i) {
-      const int code = (low[i] >> (part / 2 * 4) & 15) | (high[i] >> (part * 2) & 3) << 4;
-      const auto scale = static_cast<int8_t>(block[192 + g * 2 + i / 16]);
-      out[g * 32 + i] = d * static_cast<float>(scale) * static_cast<float>(code - 32);
+  for (int group = 0; group < 16; ++group) {
+    const int half = group / 8, part = group / 2 % 4, at = group % 2 * 16;
+    const uint8_t* low = block + half * 64 + part % 2 * 32 + at;
+    const uint8_t* high = block + 128 + half * 32 + at;
+    const float scale = d * static_cast<float>(static_cast<int8_t>(block[192 + group]));
+    const int low_shift = part / 2 * 4, high_shift = part * 2;
+    for (int i = 0; i < 16; ++i) {
+      const int code = (low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4;
+      out[group * 16 + i] = scale * static_cast<float>(code - 32);
     }
   }
 }
