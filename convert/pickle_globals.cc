@@ -33,6 +33,7 @@ constexpr GlobalRole kNamespace = GlobalRole::kNamespaceClass;
 constexpr GlobalRole kObject = GlobalRole::kObjectClass;
 constexpr GlobalRole kConstant = GlobalRole::kConstant;
 constexpr GlobalRole kOther = GlobalRole::kUnsupportedTensor;
+constexpr GlobalRole kOtherClass = GlobalRole::kUnsupportedClass;
 
 constexpr PickleGlobal kGlobals[] = {
     // Tensors.
@@ -69,18 +70,19 @@ constexpr PickleGlobal kGlobals[] = {
     Row("torch._utils", "_rebuild_sparse_tensor", kOther, "sparse"),
     Row("torch._utils", "_rebuild_sparse_csr_tensor", kOther, "sparse"),
     Row("torch._utils", "_rebuild_nested_tensor", kOther, "nested"),
-    Row("torch.nested._internal.nested_tensor", "_rebuild_njt", kOther, "nested"),
+    Row("torch.nested._internal.nested_tensor", "_rebuild_njt", kOtherClass, "nested"),
+    Row("torch.nested._internal.nested_tensor", "NestedTensor", kOtherClass, "nested"),
     Row("torch._utils", "_rebuild_qtensor", kOther, "quantized"),
     Row("torch._utils", "_rebuild_meta_tensor_no_storage", kOther, "meta (without data)"),
-    Row("torch._utils", "_rebuild_wrapper_subclass", kOther, "wrapper-subclass"),
+    Row("torch._utils", "_rebuild_wrapper_subclass", kOtherClass, "wrapper-subclass"),
     Row("torch._utils", "_rebuild_device_tensor_from_cpu_tensor", kOther, "other-device"),
     Row("torch._utils", "_rebuild_device_tensor_from_numpy", kOther, "other-device"),
     Row("torch._utils", "_rebuild_xla_tensor", kOther, "XLA"),
     Row("torch.storage", "_load_from_bytes", kOther, "separately pickled"),
-    Row("torch.distributed.tensor", "DTensor", kOther, "distributed"),
-    Row("torch.distributed._tensor.api", "DTensor", kOther, "distributed"),
-    Row("torch.distributed.tensor._api", "DTensor", kOther, "distributed"),
-    Row("torch.distributed._shard.sharded_tensor.api", "ShardedTensor", kOther, "distributed"),
+    Row("torch.distributed.tensor", "DTensor", kOtherClass, "distributed"),
+    Row("torch.distributed._tensor.api", "DTensor", kOtherClass, "distributed"),
+    Row("torch.distributed.tensor._api", "DTensor", kOtherClass, "distributed"),
+    Row("torch.distributed._shard.sharded_tensor.api", "ShardedTensor", kOtherClass, "distributed"),
 
     // Storages. Files before 0.4 may name those of CUDA; the bytes are the same.
     Storage("torch", "DoubleStorage", DType::kF64),

@@ -24,6 +24,7 @@ enum class GlobalRole : uint8_t {
   kRebuildParameter,   // (tensor, ...)
   kRebuildFromType,    // (function, type, arguments, state)
   kUnsupportedTensor,  // another kind of tensor; `note` says which
+  kUnsupportedClass,   // the same, where the classes that follow would be unknown: refused at once
 };
 
 struct PickleGlobal {

@@ -22,8 +22,9 @@ inline constexpr int kMaxTensorNameBytes = 1024;
 // torch's own limit is 64 in most operations.
 inline constexpr int kMaxTensorRank = 64;
 inline constexpr int64_t kMaxTorchTensors = 1 << 20;
-// Names, shapes and settings together. A 7B model's take 40 KB.
-inline constexpr int64_t kMaxListingBytes = int64_t{64} << 20;
+// Names, shapes and settings together. A 7B model's take 60 KB, a
+// vocabulary of 250,000 words beside it 28 MB.
+inline constexpr int64_t kMaxListingBytes = int64_t{32} << 20;
 // By how much a view may be larger than its storage, whose elements it then repeats: an expanded
 // causal mask of 16384 x 16384 booleans is that large.
 inline constexpr int64_t kMaxRepeatedBytes = int64_t{256} << 20;
