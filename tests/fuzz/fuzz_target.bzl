@@ -1,0 +1,28 @@
+"""fuzz_target: a parser's LLVMFuzzerTestOneInput, replayed as a test and run by libFuzzer."""
+
+def fuzz_target(name, deps):
+    """NAME.cc defines LLVMFuzzerTestOneInput; corpus/NAME/ holds its seeds and what was found.
+
+    :NAME_replay_test runs it over the corpus. :NAME_fuzz is the fuzzer itself, for clang (run.sh).
+    """
+    native.cc_library(
+        name = name,
+        testonly = True,
+        srcs = [name + ".cc"],
+        deps = deps + [":fuzz_file"],
+        alwayslink = True,
+    )
+    native.cc_test(
+        name = name + "_replay_test",
+        srcs = ["replay_main.cc"],
+        args = ["tests/fuzz/corpus/" + name],
+        data = native.glob(["corpus/" + name + "/*"]),
+        deps = [":" + name],
+    )
+    native.cc_binary(
+        name = name + "_fuzz",
+        testonly = True,
+        linkopts = ["-fsanitize=fuzzer"],
+        tags = ["manual"],
+        deps = [":" + name],
+    )
