@@ -51,8 +51,10 @@ struct Tokenizer::Impl {
 
   absl::Status Init();
   absl::Status InitAddedTokens();
-  absl::Status Normalize(std::vector<TextPart>* parts, std::deque<std::string>* storage) const;
-  absl::Status EncodePlain(TextPart part, bool parse_special, std::vector<int32_t>* ids) const;
+  absl::Status Normalize(std::vector<TextPart>* parts, std::deque<std::string>* storage,
+                         MatchBudget* budget) const;
+  absl::Status EncodePlain(TextPart part, bool parse_special, MatchBudget* budget,
+                           std::vector<int32_t>* ids) const;
   void EncodeModel(absl::string_view text, std::vector<int32_t>* ids) const {
     proto.model() == pb::Tokenizer::UNIGRAM ? unigram.Encode(text, ids) : bpe.Encode(text, ids);
   }
@@ -98,6 +100,7 @@ absl::Status Tokenizer::Impl::InitAddedTokens() {
   std::vector<std::pair<absl::string_view, const pb::AddedToken*>> raw, normalized;
   std::vector<std::pair<absl::string_view, int32_t>> by_text;
   absl::flat_hash_set<absl::string_view> seen;
+  MatchBudget budget(proto.piece_text().size());
   for (const pb::AddedToken& token : proto.added_tokens()) {
     if (absl::Status status = CheckId(token.id(), vocabulary.size(), "added token's"); !status.ok())
       return status;
@@ -121,7 +124,7 @@ absl::Status Tokenizer::Impl::InitAddedTokens() {
       return absl::InvalidArgumentError(
           absl::StrFormat("tokenizer: added token %d is not UTF-8", token.id()));
     }
-    if (absl::Status status = Normalize(&parts, &storage); !status.ok()) return status;
+    if (absl::Status status = Normalize(&parts, &storage, &budget); !status.ok()) return status;
     if (parts.empty() || parts[0].text.empty()) continue;
     const absl::string_view normal = normalized_storage.emplace_back(parts[0].text);
     normalized.emplace_back(normal, &token);
@@ -134,18 +137,19 @@ absl::Status Tokenizer::Impl::InitAddedTokens() {
 }
 
 absl::Status Tokenizer::Impl::Normalize(std::vector<TextPart>* parts,
-                                        std::deque<std::string>* storage) const {
-  if (!proto.has_sentencepiece()) return normalizer.Apply(parts, storage);
+                                        std::deque<std::string>* storage,
+                                        MatchBudget* budget) const {
+  if (!proto.has_sentencepiece()) return normalizer.Apply(parts, storage, budget);
   for (TextPart& part : *parts)
     part.text = storage->emplace_back(sentencepiece.Normalize(part.text));
   return absl::OkStatus();
 }
 
-absl::Status Tokenizer::Impl::EncodePlain(TextPart part, bool parse_special,
+absl::Status Tokenizer::Impl::EncodePlain(TextPart part, bool parse_special, MatchBudget* budget,
                                           std::vector<int32_t>* ids) const {
   std::deque<std::string> storage;
   std::vector<TextPart> normal = {part};
-  if (absl::Status status = Normalize(&normal, &storage); !status.ok()) return status;
+  if (absl::Status status = Normalize(&normal, &storage, budget); !status.ok()) return status;
   std::vector<TextPart> parts;
   for (const TextPart& whole : normal) {
     for (const TextStretch& stretch : normalized_tokens.Cut(whole.text, parse_special)) {
@@ -155,7 +159,8 @@ absl::Status Tokenizer::Impl::EncodePlain(TextPart part, bool parse_special,
       }
       parts.assign(1,
                    {stretch.text, whole.begins_text && stretch.text.data() == whole.text.data()});
-      if (absl::Status status = pre_tokenizer.Apply(&parts, &storage); !status.ok()) return status;
+      if (absl::Status status = pre_tokenizer.Apply(&parts, &storage, budget); !status.ok())
+        return status;
       for (const TextPart& pre_token : parts) EncodeModel(pre_token.text, ids);
     }
   }
@@ -186,6 +191,7 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(absl::string_view text,
     text = valid;
   }
   const pb::Tokenizer& proto = impl_->proto;
+  MatchBudget budget(text.size());
   std::vector<int32_t> ids;
   if (options.add_special && proto.add_bos()) ids.push_back(static_cast<int32_t>(proto.bos_id()));
   for (const TextStretch& stretch : impl_->raw_tokens.Cut(text, options.parse_special)) {
@@ -194,7 +200,8 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(absl::string_view text,
       continue;
     }
     const TextPart part{stretch.text, stretch.text.data() == text.data()};
-    if (absl::Status status = impl_->EncodePlain(part, options.parse_special, &ids); !status.ok())
+    if (absl::Status status = impl_->EncodePlain(part, options.parse_special, &budget, &ids);
+        !status.ok())
       return status;
   }
   if (options.add_special && proto.add_eos()) ids.push_back(impl_->eos_ids[0]);

@@ -243,9 +243,24 @@ TEST(TokenizerHostileTest, PatternThatBacktracksWithoutEndIsRefused) {
   EXPECT_TRUE(absl::StrContains(status.message(), "(a+)+$")) << status;
 }
 
+TEST(TokenizerHostileTest, PatternsShareOneBudgetOverAllPartsOfAText) {
+  pb::Tokenizer proto = ByteLevel();
+  AddSplit("\n", &proto);
+  AddSplit("(a+)+$", &proto);
+  const Tokenizer tokenizer = Make(std::move(proto));
+  // Each line by itself would pass.
+  const std::string line = std::string(18, 'a') + "b\n";
+  EXPECT_TRUE(tokenizer.Encode(line).ok());
+  std::string text;
+  for (int i = 0; i < 20000; ++i) text += line;
+  absl::Status status;
+  EXPECT_LT(SecondsOf([&] { status = tokenizer.Encode(text).status(); }), 20);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+}
+
 TEST(TokenizerHostileTest, PatternThatDoesNotCompileIsRefused) {
-  for (const std::string pattern :
-       {"(", "[a", "a{2,1}", "(?<n", "\\C", std::string(20000, 'a').c_str()}) {
+  for (const std::string& pattern :
+       std::vector<std::string>{"(", "[a", "a{2,1}", "(?<n", "\\C", std::string(20000, 'a')}) {
     pb::Tokenizer proto = ByteLevel();
     AddSplit(pattern, &proto);
     ExpectRefused(std::move(proto), absl::StatusCode::kInvalidArgument, "pattern");

@@ -14,12 +14,9 @@ namespace quire {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 16 << 10;
-// Backtracking steps. Those of one attempt at one place are PCRE2's to count; attempts that need
-// more than the first limit are made again with a higher one, and pay from a budget of the whole
-// text.
-constexpr uint32_t kAttemptSteps = 1000;
-constexpr uint64_t kBudgetSteps = 10'000'000;
-constexpr uint64_t kBudgetStepsPerByte = 100;
+// PCRE2 counts the steps of one attempt at one place. One that needs more than this is made again
+// with a higher limit.
+constexpr int64_t kFreeSteps = 200;
 constexpr uint32_t kHeapKiB = 64 << 10;
 
 struct Deleter {
@@ -66,7 +63,7 @@ absl::StatusOr<Regex> Regex::Create(absl::string_view pattern) {
   return Regex(std::move(impl));
 }
 
-absl::Status Regex::ForEachMatch(absl::string_view text,
+absl::Status Regex::ForEachMatch(absl::string_view text, MatchBudget* budget,
                                  absl::FunctionRef<void(size_t begin, size_t end)> visit) const {
   // Checked once, here, and not at each attempt.
   if (ValidUtf8Prefix(text) != text.size())
@@ -76,20 +73,18 @@ absl::Status Regex::ForEachMatch(absl::string_view text,
   if (data == nullptr || context == nullptr)
     return absl::ResourceExhaustedError("no memory to match a pattern");
   pcre2_set_heap_limit(context.get(), kHeapKiB);
-  uint64_t budget = kBudgetSteps + kBudgetStepsPerByte * text.size();
 
   for (size_t pos = 0; pos < text.size();) {
     int result;
-    uint32_t limit = kAttemptSteps;
-    for (;;) {
-      pcre2_set_match_limit(context.get(), limit);
+    for (int64_t limit = kFreeSteps;; limit *= 4) {
+      pcre2_set_match_limit(context.get(),
+                            static_cast<uint32_t>(std::min<int64_t>(limit, UINT32_MAX)));
       result =
           pcre2_match(impl_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                       pos, PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK, data.get(), context.get());
-      if (result != PCRE2_ERROR_MATCHLIMIT || limit > budget) break;
-      budget -= limit;
-      limit = static_cast<uint32_t>(
-          std::min<uint64_t>({uint64_t{limit} * 4, std::max<uint64_t>(budget, 1), UINT32_MAX}));
+      if (result != PCRE2_ERROR_MATCHLIMIT) break;
+      budget->steps -= limit * 4;  // what the next attempt may take
+      if (budget->steps < 0) break;
     }
     if (result == PCRE2_ERROR_NOMATCH) {
       pos += NextChar(text.substr(pos)).length;

@@ -13,6 +13,13 @@
 
 namespace quire {
 
+// What the patterns may spend on one text: steps of backtracking, in all of their matches.
+struct MatchBudget {
+  explicit MatchBudget(size_t text_bytes)
+      : steps(10'000'000 + 100 * static_cast<int64_t>(text_bytes)) {}
+  int64_t steps;
+};
+
 // Immutable, thread-safe, move-only.
 class Regex {
  public:
@@ -23,10 +30,10 @@ class Regex {
   ~Regex();
 
   // Calls visit(begin, end) for each match, from left to right, none overlapping; a match may be
-  // empty. ResourceExhausted where the pattern backtracks more than 1000 times a character and 10
-  // million times in all beside, or needs more than 64 MiB to remember how. InvalidArgument: `text`
-  // is not UTF-8.
-  absl::Status ForEachMatch(absl::string_view text,
+  // empty. An attempt at one place that takes at most 200 steps is free, longer ones spend from the
+  // budget. ResourceExhausted where that is used up, or where remembering how to go back takes more
+  // than 64 MiB. InvalidArgument: `text` is not UTF-8.
+  absl::Status ForEachMatch(absl::string_view text, MatchBudget* budget,
                             absl::FunctionRef<void(size_t begin, size_t end)> visit) const;
 
  private:

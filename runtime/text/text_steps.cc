@@ -70,10 +70,10 @@ std::vector<Range> JoinRanges(const std::vector<Range>& ranges, pb::TextStep::Be
 }
 
 absl::Status Split(const pb::TextStep& spec, const Regex& pattern, const TextPart& part,
-                   std::vector<TextPart>* out) {
+                   MatchBudget* budget, std::vector<TextPart>* out) {
   std::vector<Range> ranges;
   size_t done = 0;
-  absl::Status status = pattern.ForEachMatch(part.text, [&](size_t begin, size_t end) {
+  absl::Status status = pattern.ForEachMatch(part.text, budget, [&](size_t begin, size_t end) {
     if (begin > done) ranges.push_back({done, begin, spec.invert()});
     ranges.push_back({begin, end, !spec.invert()});
     done = end;
@@ -89,9 +89,9 @@ absl::Status Split(const pb::TextStep& spec, const Regex& pattern, const TextPar
 }
 
 absl::Status Replace(const pb::TextStep& spec, const Regex& pattern, absl::string_view text,
-                     std::string* out) {
+                     MatchBudget* budget, std::string* out) {
   size_t done = 0;
-  absl::Status status = pattern.ForEachMatch(text, [&](size_t begin, size_t end) {
+  absl::Status status = pattern.ForEachMatch(text, budget, [&](size_t begin, size_t end) {
     out->append(text.data() + done, begin - done);
     out->append(spec.text());
     done = end;
@@ -188,8 +188,8 @@ absl::Status TextSteps::Init(const google::protobuf::RepeatedPtrField<pb::TextSt
   return absl::OkStatus();
 }
 
-absl::Status TextSteps::Apply(std::vector<TextPart>* parts,
-                              std::deque<std::string>* storage) const {
+absl::Status TextSteps::Apply(std::vector<TextPart>* parts, std::deque<std::string>* storage,
+                              MatchBudget* budget) const {
   size_t bytes = 0;
   for (const TextPart& part : *parts) bytes += part.text.size();
   const size_t limit = bytes * kMaxGrowth + kMaxExtraBytes;
@@ -201,14 +201,15 @@ absl::Status TextSteps::Apply(std::vector<TextPart>* parts,
     for (const TextPart& part : *parts) {
       if (part.text.empty()) continue;
       if (spec.kind() == pb::TextStep::SPLIT) {
-        if (absl::Status status = Split(spec, step.pattern[0], part, &out); !status.ok())
+        if (absl::Status status = Split(spec, step.pattern[0], part, budget, &out); !status.ok())
           return status;
         continue;
       }
       std::string text;
       switch (spec.kind()) {
         case pb::TextStep::REPLACE:
-          if (absl::Status status = Replace(spec, step.pattern[0], part.text, &text); !status.ok())
+          if (absl::Status status = Replace(spec, step.pattern[0], part.text, budget, &text);
+              !status.ok())
             return status;
           break;
         case pb::TextStep::PREPEND:

@@ -30,9 +30,10 @@ class TextSteps {
                     const char* what);
 
   // Replaces *parts by what the steps make of them; empty parts vanish. Changed texts are kept in
-  // *storage, on which the parts then depend. ResourceExhausted: as Regex::ForEachMatch, or the
-  // text grows beyond 16 times its length + 1 MiB.
-  absl::Status Apply(std::vector<TextPart>* parts, std::deque<std::string>* storage) const;
+  // *storage, on which the parts then depend. Patterns spend from *budget. ResourceExhausted: as
+  // Regex::ForEachMatch, or the text grows beyond 16 times its length + 1 MiB.
+  absl::Status Apply(std::vector<TextPart>* parts, std::deque<std::string>* storage,
+                     MatchBudget* budget) const;
 
  private:
   struct Step {
