@@ -10,8 +10,10 @@
 
 namespace quire {
 
-const int8_t kQ4Codebook[kCodebookSize] = {-112, -89, -71, -54, -39, -26, -13, 0,
-                                           12,   25,  38,  52,  67,  83,  103, 127};
+// Lloyd's algorithm on groups of trained weights divided by their largest element, with the scale
+// search in the loop; zero kept exact.
+const int8_t kQ4Codebook[kCodebookSize] = {-110, -86, -67, -51, -37, -24, -12, 0,
+                                           11,   22,  34,  48,  62,  79,  99,  127};
 
 namespace {
 

@@ -110,9 +110,8 @@ TEST_P(EveryEncoding, StaysWithinItsStep) {
                                  // no code
             bound = (std::fabs(x) > 0.93f * largest ? 1.01f : 0.51f) * largest / 8;
             break;
-          case Encoding::kQ4:  // half the widest gap, which is 24 of 127, and the rounding of
-                               // scales
-            bound = 0.13f * largest;
+          case Encoding::kQ4:  // the extreme's opposite: -110 of 127 at 0.94 of the scale
+            bound = 0.19f * largest;
             break;
         }
         ASSERT_NEAR(e.At(r, c), x, bound)
@@ -299,8 +298,8 @@ TEST(EncodeUnit, Q4IsBetterThanRoundToNearest) {
       nearest += std::pow(x - step * std::nearbyint(x / step), 2);
     }
   }
-  EXPECT_LT(e.error.squared_error, 0.72 * nearest);
-  EXPECT_LT(std::sqrt(e.error.squared_error / e.error.squared_norm), 0.083);
+  EXPECT_LT(e.error.squared_error, 0.66 * nearest);
+  EXPECT_LT(std::sqrt(e.error.squared_error / e.error.squared_norm), 0.078);
 }
 
 TEST(EncodeUnit, Q4ColumnWeightsLowerTheWeightedError) {

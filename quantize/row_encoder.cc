@@ -226,7 +226,7 @@ void EncodeQ4(const Row& row, const RowArgs& args, const RowPlace& place, ErrorS
   }
   float row_scale = 0;
   if (largest > 0) {
-    row_scale = Clamp(largest / 127.0f, kMinRowScale, kMaxRowScale);
+    row_scale = Clamp(largest * (kLargestFactor / 127.0f), kMinRowScale, kMaxRowScale);
     for (int64_t g = 0; g < row.groups; ++g)
       scales[g] = search.BestScale(g, 1.0f / row_scale, scales[g]);
     row_scale = search.RefitRowScale(row_scale, scales);
