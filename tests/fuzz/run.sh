@@ -15,7 +15,7 @@ if [ ${#targets[@]} = 0 ]; then
   for folder in tests/fuzz/corpus/*/; do targets+=("$(basename "$folder")"); done
 fi
 CC=clang-19 bazel build --symlink_prefix=bazel-fuzz- -c dbg --copt=-O1 --copt=-fsanitize=fuzzer-no-link,address,undefined \
-  --copt=-fno-sanitize-recover=undefined --linkopt=-fsanitize=address,undefined --linkopt=-lstdc++ \
+  --copt=-fno-sanitize-recover=undefined --linkopt=-fsanitize=address,undefined --linkopt=-fsanitize-link-c++-runtime \
   $(printf '//tests/fuzz:%s_fuzz ' "${targets[@]}")
 for target in "${targets[@]}"; do
   grown=${XDG_CACHE_HOME:-$HOME/.cache}/quire-fuzz/$target
