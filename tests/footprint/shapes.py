@@ -39,7 +39,7 @@ def write_checkpoint(folder, shape, share_layers=False):
         }
 
     folder.mkdir(parents=True)
-    state = {"model.embed_tokens.weight": matrix(vocab, hidden), "model.norm.weight": torch.ones(hidden), "lm_head.weight": matrix(vocab, hidden)}
+    state = {"model.embed_tokens.weight": matrix(vocab, hidden), "model.norm.weight": torch.ones(hidden), "lm_head.weight": -matrix(vocab, hidden)}
     shared = layer() if share_layers else None
     for i in range(c["num_hidden_layers"]):
         state.update({f"model.layers.{i}.{name}": tensor for name, tensor in (shared or layer()).items()})
