@@ -26,9 +26,9 @@ constexpr Shape kShapes[] = {
     {"135M w_gate", 1536, 576}, {"135M w_down", 576, 1536}, {"135M output", 49152, 576},
 };
 constexpr int64_t kPrefillTokens = 512;
-constexpr int kRepeats = 25;
+constexpr int kDecodeRepeats = 100, kPrefillRepeats = 25;
 constexpr int64_t kWeightBytes = int64_t{1} << 29;  // of copies of one matrix: far beyond any cache
-constexpr int64_t kSliceBytes = int64_t{1} << 26;   // that one measurement reads
+constexpr int64_t kSliceBytes = int64_t{1} << 24;   // that one measurement reads, at least
 
 // Random bytes are weights, once the top exponent bit of everything that may be a float is clear:
 // |value| < 2.
@@ -117,14 +117,15 @@ class Bench {
     const int64_t copies = weights_.size() / geometry_.bytes();
     const int64_t at_once = std::max<int64_t>(1, kSliceBytes / geometry_.bytes());
     double best = 0, roof = 0;
-    for (int i = 0; i < kRepeats; ++i) {
+    for (int i = 0; i < kDecodeRepeats; ++i) {
       const int64_t first = i * at_once % std::max<int64_t>(1, copies - at_once);
       const double start = Seconds();
       for (int64_t copy = first; copy < first + at_once; ++copy) {
         pool_.Run([&](int thread) { Multiply(copy, thread); });
       }
       best = std::max(best, static_cast<double>(at_once * geometry_.bytes()) / (Seconds() - start));
-      const int64_t slice = (i + kRepeats / 2) * kSliceBytes % (weights_.size() - kSliceBytes);
+      const int64_t slice =
+          (i + kDecodeRepeats / 2) * kSliceBytes % (weights_.size() - kSliceBytes);
       roof = std::max(
           roof, ReadBandwidth({weights_.data() + slice, static_cast<size_t>(kSliceBytes)}, pool_));
     }
@@ -138,7 +139,7 @@ class Bench {
     const double ops = 2.0 * static_cast<double>(geometry_.units() * kPanelRows *
                                                  geometry_.padded_cols() * args_.n_tokens);
     double best = 0, roof = 0;
-    for (int i = 0; i < kRepeats; ++i) {
+    for (int i = 0; i < kPrefillRepeats; ++i) {
       const double start = Seconds();
       pool_.Run([&](int thread) { Multiply(i % 2, thread); });
       best = std::max(best, ops / (Seconds() - start));
