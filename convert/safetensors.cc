@@ -279,7 +279,7 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string&
   if (!json::sax_parse(header, &handler)) return handler.status();
 
   std::vector<Entry>& entries = handler.entries();
-  std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::make_pair(a.begin, a.end) < std::make_pair(b.begin, b.end);
   });
   const int64_t data_bytes = behind - static_cast<int64_t>(header_bytes);

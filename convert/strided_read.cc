@@ -161,7 +161,7 @@ absl::Status ReadStrided(const StridedView& view, int64_t begin, int64_t count, 
       if (size > 1) loops.push_back({size, view.strides[d] * e, dense});
       dense *= size;
     }
-    std::stable_sort(loops.begin(), loops.end(),
+    std::sort(loops.begin(), loops.end(),
                      [](const Loop& a, const Loop& b) { return a.from > b.from; });
     if (auto s = Gather(std::move(loops), e, read).Run(from, to); !s.ok()) return s;
     begin += steps * inner;

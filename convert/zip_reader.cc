@@ -364,7 +364,7 @@ absl::StatusOr<ZipReader> ZipReader::Open(File file) {
     return Invalid(path,
                    absl::StrCat("zip directory: ", rest.size(), " bytes behind its last entry"));
   }
-  std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
+  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
     return a.first.header_offset < b.first.header_offset;
   });
 
