@@ -141,7 +141,7 @@ TEST_P(ForwardTest, IntegerWeightsGiveTheReferencesLogits) {
     WriteRandomModel(TestPath(), config, encoding, Encoding::kQ8, 2);
     const auto reference = ReferenceLogits(TestPath(), tokens);
     // An activation that lies between two steps may round to either.
-    EXPECT_LT(RelativeError(Runner(TestPath(), 2, 128).Logits(tokens, {20, 1}), reference), 0.01)
+    EXPECT_LT(RelativeError(Runner(TestPath(), 2, 128).Logits(tokens, {20, 1}), reference), 0.03)
         << Info(encoding).name;
   }
 }
