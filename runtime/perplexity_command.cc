@@ -68,7 +68,8 @@ int PerplexityCommand(absl::Span<char* const> args) {
   flags.session.max_logits = 32;
   const Flag table[] = {
       {"-f", &flags.text_file, "the text"},
-      {"--ctx", &flags.session.ctx, "tokens of a chunk, whose second half is scored (without: 512, or what the model has)"},
+      {"--ctx", &flags.session.ctx,
+       "tokens of a chunk, whose second half is scored (without: 512, or what the model has)"},
       {"--chunks", &flags.options.chunks, "chunks to measure at most (without: the whole text)"},
       {"--save-logits", &flags.options.save_logits, "write the predictions to this file"},
       {"--kl-base", &flags.options.kl_base, "compare with predictions that --save-logits wrote"},
