@@ -3,9 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <cstring>
 #include <ctime>
+
+#include "format/kernel_text.h"
+#include "runtime/footprint/proc.h"
 
 namespace quire {
 namespace {
@@ -16,20 +17,11 @@ double Milliseconds(clockid_t clock) {
   return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) * 1e-6;
 }
 
-// On the clock CLOCK_BOOTTIME, as /proc tells it: field 22, in ticks. Negative where /proc does
-// not.
+// On the clock CLOCK_BOOTTIME, as /proc tells it. Negative where /proc does not.
 double StartTicks() {
-  char text[1024];
-  FILE* file = std::fopen("/proc/self/stat", "re");
-  if (file == nullptr) return -1;
-  const size_t n = std::fread(text, 1, sizeof text - 1, file);
-  std::fclose(file);
-  text[n] = 0;
-  const char* field = std::strrchr(text, ')');  // ends field 2, which may contain anything
-  for (int i = 2; field != nullptr && i < 22; ++i) field = std::strchr(field + 1, ' ');
-  unsigned long long ticks = 0;
-  if (field == nullptr || std::sscanf(field, "%llu", &ticks) != 1) return -1;
-  return static_cast<double>(ticks);
+  const absl::StatusOr<ProcStat> stat =
+      ParseProcStat(ReadKernelText("/proc/self/stat").value_or(""));
+  return stat.ok() ? static_cast<double>(stat->start_ticks) : -1;
 }
 
 double Start() {
