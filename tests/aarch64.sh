@@ -1,12 +1,13 @@
 #!/bin/sh
 # Cross-compiles the kernels and their conformance test for AArch64 and runs it under qemu's user mode emulation, once on a
 # CPU with every extension and once on one without i8mm.
-#   tests/aarch64.sh [build folder]
+#   tests/aarch64.sh [folder for JUnit XML reports]
 # Debian: g++-aarch64-linux-gnu qemu-user googletest
 set -eu
 cd "$(dirname "$0")/.."
-out=${1:-build/aarch64}
-mkdir -p "$out"
+out=build/aarch64
+reports=${1:-$out}
+mkdir -p "$out" "$reports"
 
 compile() {  # source object flags...
   source=$1 object=$out/$2
@@ -26,5 +27,5 @@ compile runtime/kernels/kernels_test.cc kernels_test.o -I$gtest/include
 aarch64-linux-gnu-g++ -o "$out/kernels_test" "$out"/*.o -lpthread
 
 for cpu in max cortex-a76; do
-  qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $cpu "$out/kernels_test" --gtest_brief=1
+  qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu $cpu "$out/kernels_test" --gtest_brief=1 --gtest_output="xml:$reports/aarch64-$cpu.xml"
 done
