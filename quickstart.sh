@@ -17,11 +17,15 @@ echo "== 1. Debian packages (compiler, Bazel, libraries)"
 third_party/install.sh third_party/debian-packages.txt
 
 echo "== 2. building //:quire (the first time: a few minutes)"
-bazel build //:quire 2>&1 | grep -E 'error|ERROR|Elapsed' || true
+mkdir -p build
+if ! bazel build //:quire >build/build.log 2>&1; then
+  cat build/build.log >&2
+  echo "quickstart.sh: the build failed; its output is above" >&2
+  exit 1
+fi
 quire=bazel-bin/quire
 "$quire" --version
 
-mkdir -p build
 if [ "$model" = embedded ]; then
   source=tests/testdata/embedded
   prompt="It was a"
@@ -48,6 +52,7 @@ else
 fi
 
 echo "== 4. quire run $file ${run[*]} -p \"$prompt\""
+if [ "$model" = embedded ]; then printf '%s' "$prompt"; fi
 "$quire" run "$file" "${run[@]}" -p "$prompt" -n 64
 echo
 
