@@ -9,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -61,10 +62,14 @@ void PrintText(const std::string& path, const TensorSource& source, bool tensors
   int64_t file_bytes = 0, elements = 0;
   std::map<std::string, std::pair<int64_t, int64_t>> by_dtype;  // tensors, bytes
   for (const auto& [name, bytes] : source.files()) file_bytes += bytes;
-  for (const SourceTensor& tensor : source.tensors()) {
-    elements += tensor.elements();
+  std::set<int> shared;  // tied tensors are the same bytes, and counted once
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    const SourceTensor& tensor = source.tensors()[i];
     auto& [count, bytes] = by_dtype[Info(tensor.dtype).name];
     ++count;
+    const int alias = source.Alias(static_cast<int>(i));
+    if (alias >= 0 && !shared.insert(alias).second) continue;
+    elements += tensor.elements();
     bytes += tensor.bytes();
   }
   std::cout << absl::StreamFormat("%s: %s, %d file%s of %s, %d tensors of %d elements\n", path,
