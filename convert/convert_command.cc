@@ -18,6 +18,9 @@
 namespace quire {
 namespace {
 
+// Below it the program itself and the stacks of its threads would not fit.
+constexpr int64_t kMinMemoryBudget = 8 << 20;
+
 const char* TypeName(const pb::TensorEntry& entry) {
   return Info(static_cast<Encoding>(entry.encoding())).name;
 }
@@ -85,7 +88,7 @@ int ConvertCommand(absl::Span<char* const> args) {
        "tokenizer.json, tokenizer.model, a folder with one, or none"},
       {"--root", &options.root,
        "only tensors under this name, where a checkpoint holds several models"},
-      {"--memory-budget", &memory_budget, "most anonymous memory to use"},
+      {"--memory-budget", &memory_budget, "most anonymous memory to use, from 8MiB"},
       {"--threads", &threads, "threads"},
       {"--force", &force, "replace DST.quire if it exists, once the new file is whole"},
       {"--dry-run", &dry_run, "print the plan and write nothing (DST.quire may be left out)"},
@@ -102,10 +105,14 @@ int ConvertCommand(absl::Span<char* const> args) {
     std::cerr << "quire convert: --threads wants 1 to 1024\n";
     return kExitUsage;
   }
+  if (memory_budget.bytes < kMinMemoryBudget) {
+    std::cerr << "quire convert: --memory-budget wants 8MiB or more\n";
+    return kExitUsage;
+  }
   options.source = positional[0];
   SandboxPaths paths = CheckpointPaths(options.source);
   for (const std::string& file : {options.config_file, options.tokenizer}) {
-    if (!file.empty()) paths.read.push_back(FolderOf(file));
+    if (!file.empty() && file != "none") AllowReading(file, &paths);
   }
   if (positional.size() > 1) paths.create.push_back(FolderOf(positional[1]));
   EnterSandbox(paths);
@@ -119,8 +126,13 @@ int ConvertCommand(absl::Span<char* const> args) {
   }
   std::vector<TensorReport> reports;
   if (!dry_run) {
-    absl::Status status = CheckNotSameFile(options.source, positional[1]);
-    if (!status.ok()) return Report(status);
+    std::vector<std::string> inputs = {options.source, options.config_file, options.tokenizer};
+    for (const auto& [name, bytes] : plan->source->files())
+      inputs.push_back(FolderOf(options.source) + name);
+    for (const std::string& input : inputs) {
+      absl::Status status = CheckNotSameFile(input, positional[1]);
+      if (!status.ok()) return Report(status);
+    }
     ThreadPool pool(static_cast<int>(threads));
     int64_t total = 0;
     for (const TensorPlan& tensor : plan->tensors)

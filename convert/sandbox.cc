@@ -160,24 +160,37 @@ SandboxSupport EnterSandbox(const SandboxPaths& paths) {
   return held;
 }
 
-SandboxPaths CheckpointPaths(const std::string& source) {
-  SandboxPaths paths;
-  paths.read = {"/proc/self", "/proc/meminfo"};
-  const std::string home = FolderOf(source);
-  paths.read.push_back(home);
-  paths.read.push_back(source);
-  for (const char* name : {"tokenizer.model", "tokenizer.json", "tokenizer_config.json"}) {
-    paths.read.push_back(home + "../" + name);
-  }
+void AllowReading(const std::string& path, SandboxPaths* paths) {
+  const std::string home = FolderOf(path);
+  paths->read.push_back(home);
+  paths->read.push_back(path);
   if (DIR* entries = opendir(home.c_str())) {
     while (const dirent* entry = readdir(entries)) {
-      if (entry->d_type != DT_LNK) continue;
-      if (char* target = realpath((home + entry->d_name).c_str(), nullptr)) {
-        paths.read.push_back(target);
-        free(target);
+      const std::string name = home + entry->d_name;
+      struct stat link, target;
+      // Files alone: a link to a folder could open the whole file system.
+      if (lstat(name.c_str(), &link) != 0 || !S_ISLNK(link.st_mode) ||
+          stat(name.c_str(), &target) != 0 || !S_ISREG(target.st_mode)) {
+        continue;
+      }
+      if (char* resolved = realpath(name.c_str(), nullptr)) {
+        paths->read.push_back(resolved);
+        free(resolved);
       }
     }
     closedir(entries);
+  }
+}
+
+SandboxPaths CheckpointPaths(const std::string& source) {
+  SandboxPaths paths;
+  paths.read = {"/proc/self", "/proc/meminfo"};
+  AllowReading(source, &paths);
+  // Meta's downloads keep the tokenizer a folder above the weights.
+  for (const char* name :
+       {"tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+        "generation_config.json", "config.json", "chat_template.jinja"}) {
+    paths.read.push_back(FolderOf(source) + "../" + name);
   }
   return paths;
 }

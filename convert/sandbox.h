@@ -27,6 +27,10 @@ SandboxSupport ProbeSandbox();
 // second wall. Call it before other threads start.
 SandboxSupport EnterSandbox(const SandboxPaths& paths);
 
+// Adds a file and the files beside it, or a folder, and the files that symbolic links there point
+// to (a Hugging Face cache).
+void AllowReading(const std::string& path, SandboxPaths* paths);
+
 // What reading a checkpoint needs: its file and the files beside it, or its folder; what its
 // symbolic links point to (a Hugging Face cache); for Meta's folders the tokenizer above; this
 // process's own numbers in /proc.

@@ -81,6 +81,8 @@ TEST_F(SandboxTest, NoOtherFile) {
   EXPECT_EQ(InSandbox(folder_, [&] { return Opens(root_ + "/secret", O_RDONLY); }), EACCES);
   EXPECT_EQ(InSandbox(folder_, [&] { return Opens(root_ + "/new", O_WRONLY | O_CREAT); }), EACCES);
   EXPECT_EQ(InSandbox(folder_, [] { return Opens("/etc/passwd", O_RDONLY); }), EACCES);
+  ASSERT_EQ(symlink("/", (folder_ + "/root").c_str()), 0);  // a link to a folder opens nothing
+  EXPECT_EQ(InSandbox(folder_, [] { return Opens("/etc/passwd", O_RDONLY); }), EACCES);
   EXPECT_EQ(InSandbox(folder_, [&] { return unlink((root_ + "/secret").c_str()) == 0; }), EACCES);
 }
 

@@ -53,6 +53,16 @@ std::string FolderOf(const std::string& path) {
   return slash == std::string::npos ? "./" : path.substr(0, slash + 1);
 }
 
+absl::Status CheckNotSameFile(const std::string& input, const std::string& output) {
+  struct stat a, b;
+  if (stat(input.c_str(), &a) == 0 && stat(output.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
+      a.st_ino == b.st_ino) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(output, ": is the input itself (", input, "); give the output another name"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<File> File::Open(const std::string& path) {
   // O_NONBLOCK: opening a FIFO must not wait for a writer.
   int fd;

@@ -45,6 +45,10 @@ bool IsFolder(const std::string& path);
 // `path` itself where it is a folder, else the folder it is in; with a final slash.
 std::string FolderOf(const std::string& path);
 
+// FailedPrecondition where both paths are one file (also through links): writing would replace what
+// is read.
+absl::Status CheckNotSameFile(const std::string& input, const std::string& output);
+
 // "opening x: No such file or directory" with the status code that fits errno (ENOENT NotFound,
 // ENOSPC, EDQUOT, EFBIG, ENOMEM, EMFILE ResourceExhausted, EACCES, EXDEV FailedPrecondition, EIO
 // DataLoss, else Unknown).

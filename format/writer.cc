@@ -52,16 +52,6 @@ absl::StatusOr<int64_t> PlanFile(int64_t tokenizer_bytes, pb::Manifest* manifest
   return PlanOffsets(manifest, manifest_bytes, tokenizer_bytes);
 }
 
-absl::Status CheckNotSameFile(const std::string& input, const std::string& output) {
-  struct stat a, b;
-  if (stat(input.c_str(), &a) == 0 && stat(output.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
-      a.st_ino == b.st_ino) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(output, ": is the input itself (", input, "); give the output another name"));
-  }
-  return absl::OkStatus();
-}
-
 struct FileWriter::Impl {
   std::string path;
   std::string temporary;  // the name the file has meanwhile; empty: none
@@ -122,10 +112,14 @@ struct FileWriter::Impl {
 
   absl::Status GiveName() {
     if (!overwrite) {
-      const int result = temporary.empty()
-                             ? linkat(AT_FDCWD, absl::StrCat("/proc/self/fd/", fd).c_str(),
-                                      AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW)
-                             : link(temporary.c_str(), path.c_str());
+      int result = temporary.empty() ? linkat(AT_FDCWD, absl::StrCat("/proc/self/fd/", fd).c_str(),
+                                              AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW)
+                                     : link(temporary.c_str(), path.c_str());
+      if (result != 0 && errno != EEXIST && !temporary.empty()) {
+        // File systems without links (FAT) have this.
+        result = renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE);
+        if (result == 0) temporary.clear();
+      }
       if (result == 0) return absl::OkStatus();
       if (errno == EEXIST) {
         return absl::AlreadyExistsError(absl::StrCat(path, ": exists; --force replaces it"));
@@ -157,7 +151,13 @@ absl::StatusOr<std::unique_ptr<FileWriter>> FileWriter::Create(const std::string
                                                                pb::Manifest manifest,
                                                                std::string tokenizer,
                                                                bool overwrite) {
-  if (!overwrite && access(path.c_str(), F_OK) == 0) {
+  struct stat existing;
+  const bool exists = lstat(path.c_str(), &existing) == 0;
+  if (path.empty() || (exists && !S_ISREG(existing.st_mode) && !S_ISLNK(existing.st_mode))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", path, "\": not the name of a file; name one, such as model.quire"));
+  }
+  if (!overwrite && exists) {
     return absl::AlreadyExistsError(absl::StrCat(path, ": exists; --force replaces it"));
   }
   auto impl = std::make_unique<Impl>();
@@ -175,8 +175,14 @@ absl::StatusOr<std::unique_ptr<FileWriter>> FileWriter::Create(const std::string
   if (!status.ok()) return status;
   // Room for all of it now, or an error before any work. Where the file system cannot promise, it
   // is only made longer.
-  if (fallocate(impl->fd, 0, 0, impl->file_bytes) != 0 &&
-      (errno != EOPNOTSUPP || ftruncate(impl->fd, impl->file_bytes) != 0)) {
+  int result;
+  do {
+    result = fallocate(impl->fd, 0, 0, impl->file_bytes);
+  } while (result != 0 && errno == EINTR);
+  if (result != 0 && errno != ENOSPC && errno != EDQUOT && errno != EFBIG) {
+    result = ftruncate(impl->fd, impl->file_bytes);
+  }
+  if (result != 0) {
     return ErrnoStatus(errno, absl::StrCat(path, ": no room for ", impl->file_bytes, " bytes"));
   }
   XXH3_64bits_reset(impl->state);

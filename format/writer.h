@@ -20,10 +20,6 @@ namespace quire {
 // ModelFile would refuse.
 absl::StatusOr<int64_t> PlanFile(int64_t tokenizer_bytes, pb::Manifest* manifest);
 
-// FailedPrecondition where both paths are one file (also through links): writing would replace what
-// is read.
-absl::Status CheckNotSameFile(const std::string& input, const std::string& output);
-
 // Not thread-safe. A writer that is destroyed before Finish succeeded leaves nothing behind; nor
 // does a killed process, where the file system has unnamed temporary files (O_TMPFILE).
 class FileWriter {

@@ -1,5 +1,7 @@
 #include "runtime/footprint_command.h"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <fstream>
 #include <iostream>
@@ -16,10 +18,23 @@
 namespace quire {
 namespace {
 
+// Before anything is measured: an existing file, the model's own above all, is not written over.
+absl::Status CheckNew(const std::string& path, bool force, const std::string& model) {
+  if (absl::Status status = CheckNotSameFile(model, path); !status.ok()) return status;
+  if (!force && access(path.c_str(), F_OK) == 0) {
+    return absl::AlreadyExistsError(absl::StrCat(path, ": exists; --force replaces it"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WriteText(const std::string& path, const std::string& text) {
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
   if (out) out << text << std::flush;
-  if (!out) return ErrnoStatus(errno, absl::StrCat("writing ", path));
+  if (!out) {
+    const absl::Status status = ErrnoStatus(errno, absl::StrCat("writing ", path));
+    unlink(path.c_str());
+    return status;
+  }
   return absl::OkStatus();
 }
 
@@ -34,13 +49,14 @@ int FootprintCommand(absl::Span<char* const> args) {
                           1};
   int64_t tokens = 32;
   SessionOptions options;
-  bool json = false;
+  bool json = false, force = false;
   std::string html;
   const Flag table[] = {
       {"--tokens", &tokens, "tokens to generate"},
       {"--ctx", &options.ctx, "context in tokens (without: 512, or what the model has)"},
       {"--threads", &options.threads, "threads (without: the CPUs there are)"},
       {"--html", &html, "write a page with a map of the file to this file"},
+      {"--force", &force, "replace that file if it exists"},
       {"--json", &json, "print one JSON object"},
   };
   std::vector<std::string> positional;
@@ -49,6 +65,10 @@ int FootprintCommand(absl::Span<char* const> args) {
   if (tokens < 1) {
     std::cerr << "quire footprint: --tokens wants 1 or more (see quire footprint --help)\n";
     return kExitUsage;
+  }
+  if (!html.empty()) {
+    if (absl::Status status = CheckNew(html, force, positional[0]); !status.ok())
+      return Report(status);
   }
   const absl::StatusOr<Footprint> footprint = MeasureFootprint(positional[0], options, tokens);
   if (!footprint.ok()) return Report(footprint.status());

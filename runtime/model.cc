@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/kernels/kernels.h"
@@ -14,7 +15,7 @@ namespace {
 // Architectures share one forward pass; the attention biases are what may differ.
 struct Architecture {
   const char* name;
-  bool attention_biases;
+  bool attention_biases;  // always; others have them where the file does
 };
 constexpr Architecture kArchitectures[] = {{"llama", false}, {"mistral", false}, {"qwen2", true}};
 
@@ -39,6 +40,7 @@ class Binder {
  public:
   explicit Binder(const ModelFile& file) : file_(file) {}
   const absl::Status& status() const { return status_; }
+  bool Used(const TensorView* view) const { return used_.contains(view); }
 
   const TensorView* Tensor(const std::string& name, const std::vector<int64_t>& shape) {
     if (!status_.ok()) return nullptr;
@@ -51,6 +53,7 @@ class Binder {
                        "; the configuration wants ", ShapeText(shape)));
       view = nullptr;
     }
+    used_.insert(view);
     return view;
   }
 
@@ -78,6 +81,7 @@ class Binder {
 
  private:
   const ModelFile& file_;
+  absl::flat_hash_set<const TensorView*> used_;
   absl::Status status_;
 };
 
@@ -99,7 +103,7 @@ absl::Status Model::Bind() {
   embedding_ = bind.Tensor("embedding", {vocab, hidden});
   for (uint32_t l = 0; l < c.n_layers() && bind.status().ok(); ++l) {
     const std::string prefix = absl::StrCat("layers.", l, ".");
-    const bool biases = architecture->attention_biases;
+    const bool biases = architecture->attention_biases || file_.Find("layers.0.bq") != nullptr;
     Layer layer;
     layer.attn_norm = bind.Vector(prefix + "attn_norm", hidden);
     layer.wq = bind.Panels(prefix + "wq", q_dim, hidden);
@@ -117,7 +121,15 @@ absl::Status Model::Bind() {
   }
   norm_ = bind.Vector("norm", hidden);
   output_ = bind.Panels(c.tied_embeddings() ? "embedding" : "output", vocab, hidden);
-  return bind.status();
+  if (!bind.status().ok()) return bind.status();
+  // A tensor that nothing reads is a part of the model that would not be computed.
+  for (const TensorView& view : file_.tensors()) {
+    if (!bind.Used(&view)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor ", view.name, " has no place in this architecture"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Model> Model::Open(const std::string& path) {

@@ -122,7 +122,9 @@ struct Run {
   }
 
   absl::Status Complete(const std::string& text) {
-    const absl::StatusOr<std::vector<int32_t>> prompt = tokenizer.Encode(text);
+    Tokenizer::EncodeOptions options;
+    options.add_eos = false;
+    const absl::StatusOr<std::vector<int32_t>> prompt = tokenizer.Encode(text, options);
     if (!prompt.ok()) return prompt.status();
     if (prompt->empty())
       return absl::InvalidArgumentError("the prompt is empty, and this model begins with no token");

@@ -100,7 +100,9 @@ int32_t Sampler::Sample(absl::Span<const float> logits, absl::Span<const int32_t
   const int64_t found = std::find(logits.begin(), logits.end(), max) - logits.begin();
   const int32_t best =
       found < static_cast<int64_t>(logits.size()) ? static_cast<int32_t>(found) : 0;
-  if (options_.temperature == 0 || options_.top_k == 1 || !std::isfinite(max)) return best;
+  // Below the smallest the arithmetic of f32 can divide by, only the most likely is left.
+  constexpr double kCold = 1e-6;
+  if (options_.temperature < kCold || options_.top_k == 1 || !std::isfinite(max)) return best;
 
   const float temperature = static_cast<float>(options_.temperature);
   float floor = max - kNegligible * temperature;

@@ -204,7 +204,7 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(absl::string_view text,
         !status.ok())
       return status;
   }
-  if (options.add_special && proto.add_eos()) ids.push_back(impl_->eos_ids[0]);
+  if (options.add_special && options.add_eos && proto.add_eos()) ids.push_back(impl_->eos_ids[0]);
   return ids;
 }
 

@@ -33,6 +33,8 @@ class Tokenizer {
     // Special tokens written out in the text ("<|im_end|>") become their ids; otherwise they are
     // plain text. Set it for rendered chat templates, not for a user's prompt.
     bool parse_special = false;
+    // False: no end-of-text token even where the model expects one, for a text that is to go on.
+    bool add_eos = true;
   };
   // Takes any bytes: each maximal invalid part of a UTF-8 sequence counts as U+FFFD, NUL is a
   // character like others, an empty text gives only what add_special adds. Takes time and memory in

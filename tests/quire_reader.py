@@ -107,6 +107,8 @@ class QuireFile:
                 end = t.offset + t.bytes
                 assert t.xxh3 == xxhash.xxh3_64_intdigest(d[t.offset : end]), t.name
                 self.tensors[t.name] = t
+            elif number == 6:
+                raise NotImplementedError("required feature " + value.decode())
             elif number == 3:
                 self.codebooks.append(np.frombuffer(next(v for k, v in fields(value) if k == 1), np.int8))
             elif number == 4:
@@ -172,7 +174,7 @@ class QuireFile:
 
     def _rows(self, t, raw, rows, cols):
         if not t.scale_bytes:
-            return self._elements(t, raw).reshape(rows, cols)
+            return self._elements(t, raw).reshape(rows, cols)  # refuses any other number of bytes
         groups = up(cols, 32) // 32
         head = up((4 if t.row_scale else 0) + groups * t.scale_bytes, 64)
         raw = raw.reshape(rows, head + groups * 4 * t.code_bits)

@@ -199,6 +199,49 @@ def test_existing_output_is_kept_without_force(quire, out):
     quire("verify", target)
 
 
+def test_an_output_that_is_one_of_the_inputs(quire, checkpoint):
+    before = (checkpoint / "pytorch_model.bin").read_bytes()
+    fails(quire, "convert", checkpoint, checkpoint / "pytorch_model.bin", "--force", words=["is the input itself"])
+    assert (checkpoint / "pytorch_model.bin").read_bytes() == before
+
+
+def test_tokenizer_and_config_in_a_cache_of_links(quire, checkpoint, out, tmp_path):
+    blobs, snapshot = tmp_path / "cache" / "blobs", tmp_path / "cache" / "snapshots" / "r"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for name in ("tokenizer.model", "tokenizer_config.json", "config.json"):
+        (checkpoint / name).rename(blobs / name)
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    quire("convert", checkpoint / "pytorch_model.bin", out / "m.quire", "--tokenizer", snapshot / "tokenizer.model",
+          "--config", snapshot / "config.json")
+
+
+def test_a_tiny_temperature_is_greedy(quire, model):
+    want = quire.json("run", model, "-p", "It was", "-n", "8")["tokens"]
+    for temperature in ("1e-7", "1e-37", "1e-42"):
+        assert quire.json("run", model, "-p", "It was", "-n", "8", "--temp", temperature, "--top-p", "0.9")["tokens"] == want
+
+
+def test_an_output_that_is_a_folder_or_nothing(quire, out):
+    for target in (out, ""):
+        fails(quire, "convert", EMBEDDED, target, "--force", words=["not the name of a file"], left=out)
+
+
+def test_footprint_page_does_not_replace_the_model(quire, model, out):
+    copy = out / "m.quire"
+    shutil.copy(model, copy)
+    fails(quire, "footprint", copy, "--tokens", "1", "--html", copy, "--force", words=["is the input itself"])
+    fails(quire, "footprint", model, "--tokens", "1", "--html", copy, words=["--force"])
+    assert copy.read_bytes() == model.read_bytes()
+
+
+def test_standard_output_that_cannot_be_written(quire, model):
+    for args in (["inspect", model], ["verify", model], ["run", model, "-p", "x", "-n", "1"], ["--help"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([quire.path, *map(str, args)], stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == 1 or args == ["--help"], args
+
+
 def test_a_failed_conversion_keeps_the_old_output(quire, checkpoint, out, model):
     target = out / "m.quire"
     shutil.copy(model, target)

@@ -228,6 +228,13 @@ def test_gguf_qwen2(convert, tmp_path, tied):
     expect_same(convert(write_gguf(tmp_path / "x.gguf", model, "qwen2", False)), reference)
 
 
+def test_gguf_llama_with_biases(convert, tmp_path):
+    """Biases are in interleaved order too."""
+    model = make("Qwen2")
+    reference = convert(save_hf(tmp_path / "hf", model))
+    expect_same(convert(write_gguf(tmp_path / "x.gguf", model, "llama", True)), reference)
+
+
 @pytest.mark.parametrize("qtype", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"])
 def test_gguf_types(convert, tmp_path, qtype):
     """The same as its dequantized weights in a state dict."""

@@ -32,6 +32,17 @@ def test_golden_file_reads():
         assert np.isfinite(f.tensor(name)).all()
 
 
+def test_damaged_files_are_refused(tmp_path):
+    golden = (pathlib.Path(__file__).parents[1] / "testdata" / "golden.quire").read_bytes()
+    for at in (0, 8, 33, 41, 60, 70, 16384 + 5, len(golden) - 1):  # magic to manifest, a tensor, the last padding
+        (tmp_path / "m.quire").write_bytes(golden[:at] + bytes([golden[at] ^ 1]) + golden[at + 1 :])
+        with pytest.raises(AssertionError):
+            QuireFile(tmp_path / "m.quire")
+    (tmp_path / "m.quire").write_bytes(golden[:-16384])
+    with pytest.raises(AssertionError):
+        QuireFile(tmp_path / "m.quire")
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("kind, bound", [("f32", 0), ("source", 0), ("f16", 6e-4), ("bf16", 4e-3), ("q8", 8e-3), ("q4_0", 0.13), ("q4", 0.12)])
 def test_values_are_those_of_the_checkpoint(tmp_path, quire, kind, bound, tied):
