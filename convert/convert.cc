@@ -220,9 +220,9 @@ absl::StatusOr<std::vector<TensorReport>> Convert(
   absl::StatusOr<std::unique_ptr<FileWriter>> writer =
       FileWriter::Create(output, plan.manifest, plan.tokenizer, overwrite);
   if (!writer.ok()) return writer.status();
-  // Named: the sink only refers to it.
-  const auto append = [&](absl::Span<const uint8_t> bytes) { return (*writer)->Append(bytes); };
-  const TensorSink sink{pool, append, memory_budget};
+  const TensorSink sink{pool,
+                        [&](absl::Span<const uint8_t> bytes) { return (*writer)->Append(bytes); },
+                        memory_budget};
   std::vector<TensorReport> reports;
   int64_t done_bytes = 0;
   // The next tensor's bytes are checked (which also brings them into the page cache) while one is

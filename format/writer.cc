@@ -145,7 +145,6 @@ struct FileWriter::Impl {
 FileWriter::FileWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 FileWriter::~FileWriter() = default;
 const pb::Manifest& FileWriter::manifest() const { return impl_->manifest; }
-int64_t FileWriter::file_bytes() const { return impl_->file_bytes; }
 
 absl::StatusOr<std::unique_ptr<FileWriter>> FileWriter::Create(const std::string& path,
                                                                pb::Manifest manifest,

@@ -34,7 +34,6 @@ class FileWriter {
   ~FileWriter();
 
   const pb::Manifest& manifest() const;
-  int64_t file_bytes() const;
 
   // The next bytes of the tensors, in file order: tensor after tensor, each exactly as long as
   // planned. A span may hold the end of one tensor and the beginning of the next.
