@@ -60,6 +60,28 @@ class Transformer {
   // Forgets all tokens from `position` on. Precondition: 0 <= position <= position().
   void Rewind(int64_t position) { position_ = position; }
 
+  // One block of one layer at a time, over hidden states that the caller keeps (layer_run.cc): for
+  // calibration, which runs many sequences through a layer before the next.
+
+  // The inputs that a layer's matrices multiply, in order: of wq, wk and wv; of wo; of w_gate and
+  // w_up; of w_down.
+  enum class LayerInput { kQkv, kWo, kGateUp, kDown };
+  // Sees such an input, [n][stride] with zeros in padded columns, before it is multiplied; says
+  // whether to go on.
+  using ObserveInput =
+      absl::FunctionRef<bool(LayerInput input, const float* x, int64_t stride, int64_t n)>;
+
+  // The embedding's rows of up to kBatchTokens valid token ids, into x [n][hidden_dim].
+  void EmbedTokens(absl::Span<const int32_t> tokens, float* x);
+  // x [n][hidden_dim] becomes x + attention(norm(x)), for n <= kBatchTokens tokens from `position`
+  // on of one sequence, whose earlier tokens went through the same layer before. `layer` may be of
+  // any encodings, in or outside the mapping. The first layer's part of the cache is overwritten.
+  // Where `observe` said stop, x and the cache's use are as before, and the result is false.
+  bool RunAttention(const Layer& layer, int64_t position, int64_t n, float* x,
+                    ObserveInput observe);
+  // x [n][hidden_dim] becomes x + ffn(norm(x)); likewise.
+  bool RunFeedForward(const Layer& layer, int64_t n, float* x, ObserveInput observe);
+
  private:
   // What a phase multiplies: n tokens [n][stride] in f32 and, where it meets integer weights,
   // quantized.
@@ -100,6 +122,9 @@ class Transformer {
 
   Transformer(const Model& model, const KernelTable& kernels, ThreadPool& pool, KvCache cache,
               int64_t max_logits);
+  bool ObserveNormed(LayerInput which, const float* norm, int64_t n, ObserveInput observe);
+  void CopyIn(const float* x, int64_t n);
+  void CopyOut(int64_t n, float* x) const;
   // Points everything below into `base` (null: into nothing). Returns the bytes that takes.
   int64_t LayOutScratch(uint8_t* base);
 
