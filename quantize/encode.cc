@@ -87,9 +87,8 @@ void EncodeUnit(const Geometry& geometry, const int8_t* codebook, const float* c
   if (geometry.layout == Layout::kPanels) {
     EncodePanel(geometry, codebook, column_weights, rows, n_rows, out, error);
   } else {
-    EncodeRow(geometry,
-              {rows, 1, codebook, column_weights, &error->squared_error, &error->squared_norm}, 0,
-              out);
+    EncodeRow(geometry, {rows, 1, codebook, column_weights}, 0, out, &error->squared_error,
+              &error->squared_norm);
   }
 }
 

@@ -89,10 +89,6 @@ void Store(T value, uint8_t* p) {
   std::memcpy(p, &value, sizeof value);
 }
 
-void StoreNibble(const RowPlace& place, int64_t column, int code) {
-  *place.Code(column) |= static_cast<uint8_t>(RowPlace::HighNibble(column) ? code << 4 : code);
-}
-
 void EncodeFloats(const Geometry& geometry, const Row& row, const RowPlace& place,
                   ErrorSums* sums) {
   for (int64_t c = 0; c < row.cols; ++c) {
@@ -122,28 +118,16 @@ uint16_t HalfScale(float extreme, float divisor) {
   return scale;
 }
 
-// Integer codes times a 16-bit scale. q8: the largest magnitude becomes 127. q4_0: the extreme
-// becomes -8.
-void EncodeHalfScaled(const Geometry& geometry, const Row& row, const RowPlace& place,
-                      ErrorSums* sums) {
-  const bool q8 = geometry.encoding == Encoding::kQ8;
-  const float min = q8 ? -127.0f : -8.0f, max = q8 ? 127.0f : 7.0f;
+// q8: the largest magnitude becomes 127. q4_0: the extreme becomes -8.
+RowScales ChooseHalfScales(Encoding encoding, const Row& row) {
+  RowScales scales;
+  scales.groups.resize(row.groups);
   for (int64_t g = 0; g < row.groups; ++g) {
     const float extreme = row.Extreme(g);
-    const uint16_t bits = q8 ? HalfScale(std::fabs(extreme), 127.0f) : HalfScale(extreme, -8.0f);
-    const float scale = HalfToFloat(bits), inverse = Inverse(scale);
-    Store(bits, place.Scale(g));
-    for (int64_t c = g * kGroupColumns; c < (g + 1) * kGroupColumns; ++c) {
-      const float value = std::nearbyint(Clamp(row(c) * inverse, min, max));
-      const int code = static_cast<int>(value);
-      if (q8) {
-        *place.Code(c) = static_cast<uint8_t>(code);
-      } else {
-        StoreNibble(place, c, code + 8);
-      }
-      if (c < row.cols) sums->Add(row(c), scale * value);
-    }
+    scales.groups[g] = HalfToFloat(encoding == Encoding::kQ8 ? HalfScale(std::fabs(extreme), 127.0f)
+                                                             : HalfScale(extreme, -8.0f));
   }
+  return scales;
 }
 
 // The code whose value is nearest; the upper one at a midpoint.
@@ -214,58 +198,91 @@ struct Q4Search {
   }
 };
 
-void EncodeQ4(const Row& row, const RowArgs& args, const RowPlace& place, ErrorSums* sums) {
-  const int8_t* codebook = args.codebook;
-  const Q4Search search{row, codebook, args.column_weights};
+RowScales ChooseQ4Scales(const Row& row, const RowInput& input) {
+  const int8_t* codebook = input.codebook;
+  const Q4Search search{row, codebook, input.column_weights};
   const float top = codebook[15] >= -codebook[0] ? codebook[15] : codebook[0];
-  std::vector<float> scales(row.groups);
+  RowScales scales{0, std::vector<float>(row.groups)};
   float largest = 0;
   for (int64_t g = 0; g < row.groups; ++g) {
-    scales[g] = row.Extreme(g) / top;
-    largest = std::max(largest, std::fabs(scales[g]));
+    scales.groups[g] = row.Extreme(g) / top;
+    largest = std::max(largest, std::fabs(scales.groups[g]));
   }
-  float row_scale = 0;
   if (largest > 0) {
-    row_scale = Clamp(largest * (kLargestFactor / 127.0f), kMinRowScale, kMaxRowScale);
-    for (int64_t g = 0; g < row.groups; ++g)
-      scales[g] = search.BestScale(g, 1.0f / row_scale, scales[g]);
-    row_scale = search.RefitRowScale(row_scale, scales);
-  }
-  const float inverse = Inverse(row_scale);
-  Store(row_scale, place.RowScale());
-  for (int64_t g = 0; g < row.groups; ++g) {
-    *place.Scale(g) = static_cast<uint8_t>(static_cast<int>(scales[g]));
-    const float group_inverse = Inverse(scales[g]);
-    for (int64_t c = g * kGroupColumns; c < (g + 1) * kGroupColumns; ++c) {
-      const int code = NearestCode(codebook, row(c) * inverse * group_inverse);
-      StoreNibble(place, c, code);
-      if (c < row.cols) sums->Add(row(c), row_scale * scales[g] * codebook[code]);
+    scales.row = Clamp(largest * (kLargestFactor / 127.0f), kMinRowScale, kMaxRowScale);
+    for (float& scale : scales.groups) {
+      scale = search.BestScale(&scale - scales.groups.data(), 1.0f / scales.row, scale);
     }
+    scales.row = search.RefitRowScale(scales.row, scales.groups);
   }
+  return scales;
 }
 
 }  // namespace
 
-void EncodeRow(const Geometry& geometry, const RowArgs& args, int row, uint8_t* unit) {
-  const Row values{args.x, args.stride, geometry.cols, geometry.groups()};
+RowScales ChooseScales(const Geometry& geometry, const RowInput& input) {
+  const Row row{input.x, input.stride, geometry.cols, geometry.groups()};
+  return geometry.encoding == Encoding::kQ4 ? ChooseQ4Scales(row, input)
+                                            : ChooseHalfScales(geometry.encoding, row);
+}
+
+RowGrid::RowGrid(Encoding encoding, const int8_t* codebook, const RowScales& scales)
+    : encoding_(encoding), codebook_(codebook), scales_(scales), row_inverse_(Inverse(scales.row)) {
+  for (const float scale : scales.groups) group_inverses_.push_back(Inverse(scale));
+}
+
+RowGrid::Point RowGrid::Nearest(int64_t column, float x) const {
+  const int64_t group = column / kGroupColumns;
+  const float y = x * row_inverse_ * group_inverses_[group];
+  const float scale = scales_.row * scales_.groups[group];
+  if (encoding_ == Encoding::kQ4) {
+    const int code = NearestCode(codebook_, y);
+    return {code, scale * codebook_[code]};
+  }
+  const bool q8 = encoding_ == Encoding::kQ8;
+  const float value = std::nearbyint(Clamp(y, q8 ? -127.0f : -8.0f, q8 ? 127.0f : 7.0f));
+  return {static_cast<int>(value) + (q8 ? 0 : 8), scale * value};
+}
+
+void RowPlace::StoreScales(const RowScales& scales) const {
+  if (info_.row_scale) Store(scales.row, RowScale());
+  for (size_t g = 0; g < scales.groups.size(); ++g) {
+    if (info_.scale_bytes == 1) {
+      Store(static_cast<int8_t>(scales.groups[g]), Scale(g));
+    } else {
+      Store(FloatToHalf(scales.groups[g]), Scale(g));
+    }
+  }
+}
+
+void RowPlace::StoreCode(int64_t column, int code) const {
+  if (info_.code_bits == 8) {
+    *Code(column) = static_cast<uint8_t>(code);
+  } else {
+    const bool high = column % kGroupColumns >= kGroupColumns / 2;
+    *Code(column) |= static_cast<uint8_t>(high ? code << 4 : code);
+  }
+}
+
+void EncodeRow(const Geometry& geometry, const RowInput& input, int row, uint8_t* unit,
+               double* squared_error, double* squared_norm) {
+  const Row values{input.x, input.stride, geometry.cols, geometry.groups()};
   const RowPlace place(geometry, row, unit);
   ErrorSums sums;
-  switch (geometry.encoding) {
-    case Encoding::kF32:
-    case Encoding::kF16:
-    case Encoding::kBF16:
-      EncodeFloats(geometry, values, place, &sums);
-      break;
-    case Encoding::kQ8:
-    case Encoding::kQ4_0:
-      EncodeHalfScaled(geometry, values, place, &sums);
-      break;
-    case Encoding::kQ4:
-      EncodeQ4(values, args, place, &sums);
-      break;
+  if (Info(geometry.encoding).scale_bytes == 0) {
+    EncodeFloats(geometry, values, place, &sums);
+  } else {
+    const RowScales scales = ChooseScales(geometry, input);
+    const RowGrid grid(geometry.encoding, input.codebook, scales);
+    place.StoreScales(scales);
+    for (int64_t c = 0; c < geometry.padded_cols(); ++c) {
+      const RowGrid::Point point = grid.Nearest(c, values(c));
+      place.StoreCode(c, point.code);
+      if (c < values.cols) sums.Add(values(c), point.value);
+    }
   }
-  *args.squared_error += sums.error;
-  *args.squared_norm += sums.norm;
+  *squared_error += sums.error;
+  *squared_norm += sums.norm;
 }
 
 }  // namespace quire

@@ -1,12 +1,57 @@
 // The definition of every encoder: one row of floats into its place in a unit, of either layout.
+//
+// Integer encodings go in two steps. ChooseScales fixes the scales of a whole row; under them a
+// RowGrid rounds one column at a time, in any order, so that a caller may still change the columns
+// to come (error feedback). EncodeRow is these two, column by column:
+//   const RowScales scales = ChooseScales(geometry, input);
+//   const RowGrid grid(geometry.encoding, input.codebook, scales);
+//   place.StoreScales(scales);
+//   for each column c: place.StoreCode(c, grid.Nearest(c, x[c]).code);
 #ifndef QUIRE_QUANTIZE_ROW_ENCODER_H_
 #define QUIRE_QUANTIZE_ROW_ENCODER_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "format/packed_layout.h"
 
 namespace quire {
+
+struct RowInput {
+  const float* x;  // element c at x[c * stride], finite
+  int64_t stride;
+  const int8_t* codebook;       // as in encode.h
+  const float* column_weights;  // as in encode.h
+};
+
+struct RowScales {
+  float row = 1;              // the f32 of encodings with row_scale; 1 of others
+  std::vector<float> groups;  // the value of each group's int8 or f16, as stored
+};
+
+// Integer encodings. For q4 the scales of least weighted squared error among the candidates
+// (docs/quantization.md); for q8 and q4_0 those that reach each group's extreme.
+RowScales ChooseScales(const Geometry& geometry, const RowInput& input);
+
+// The values that a row of an integer encoding can hold under its scales. Immutable.
+class RowGrid {
+ public:
+  RowGrid(Encoding encoding, const int8_t* codebook, const RowScales& scales);
+
+  struct Point {
+    int code;     // as stored: 0..15 of 4-bit codes, the int8 of q8
+    float value;  // what DecodeUnit makes of it
+  };
+  // The point nearest to x among those of the column's group.
+  Point Nearest(int64_t column, float x) const;
+
+ private:
+  const Encoding encoding_;
+  const int8_t* const codebook_;
+  const RowScales scales_;
+  const float row_inverse_;
+  std::vector<float> group_inverses_;
+};
 
 // Where row `row` (0..15 of a panel, 0 of a ROWS row) keeps its parts in a unit.
 class RowPlace {
@@ -15,14 +60,16 @@ class RowPlace {
 
   // Float encodings: the element of a column.
   uint8_t* Element(int64_t column) const;
-  // 8-bit codes: the byte of a column. 4-bit codes: the byte it shares with another; HighNibble
-  // says which half is its.
+  // 8-bit codes: the byte of a column. 4-bit codes: the byte it shares with another.
   uint8_t* Code(int64_t column) const;
-  static bool HighNibble(int64_t column) { return column % kGroupColumns >= kGroupColumns / 2; }
   // The row's scale of a group: scale_bytes bytes.
   uint8_t* Scale(int64_t group) const;
   // The f32 of encodings with row_scale.
   uint8_t* RowScale() const { return unit_ + (panels_ ? 4 * row_ : 0); }
+
+  void StoreScales(const RowScales& scales) const;
+  // Each column once: where columns share a byte, it was zero before the first of them.
+  void StoreCode(int64_t column, int code) const;
 
  private:
   const Geometry& geometry_;
@@ -32,17 +79,11 @@ class RowPlace {
   uint8_t* const unit_;
 };
 
-struct RowArgs {
-  const float* x;  // element c at x[c * stride]
-  int64_t stride;
-  const int8_t* codebook;       // as in encode.h
-  const float* column_weights;  // as in encode.h
-  double* squared_error;        // adds sum (x - decoded x)^2 over the row, columns ascending
-  double* squared_norm;         // adds sum x^2
-};
-
 // Encodes one row. The unit's bytes were zero before its first row. Padded columns become zeros.
-void EncodeRow(const Geometry& geometry, const RowArgs& args, int row, uint8_t* unit);
+// Adds sum (x - decoded x)^2 over the row, columns ascending, to *squared_error, and sum x^2 to
+// *squared_norm.
+void EncodeRow(const Geometry& geometry, const RowInput& input, int row, uint8_t* unit,
+               double* squared_error, double* squared_norm);
 
 }  // namespace quire
 

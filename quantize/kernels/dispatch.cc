@@ -8,10 +8,8 @@ template <Encoding kEncoding>
 void EncodeRows(const PanelArgs& args) {
   const Geometry geometry{kEncoding, Layout::kPanels, kPanelRows, args.cols};
   for (int row = 0; row < kPanelRows; ++row) {
-    EncodeRow(geometry,
-              {args.columns + row, kPanelRows, args.codebook, args.column_weights,
-               args.squared_error + row, args.squared_norm + row},
-              row, args.out);
+    EncodeRow(geometry, {args.columns + row, kPanelRows, args.codebook, args.column_weights}, row,
+              args.out, args.squared_error + row, args.squared_norm + row);
   }
 }
 
