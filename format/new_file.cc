@@ -1,0 +1,132 @@
+#include "format/new_file.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "format/file.h"
+
+namespace quire {
+
+absl::StatusOr<std::unique_ptr<NewFile>> NewFile::Create(const std::string& path, bool overwrite) {
+  struct stat existing;
+  const bool exists = lstat(path.c_str(), &existing) == 0;
+  if (path.empty() || (exists && !S_ISREG(existing.st_mode) && !S_ISLNK(existing.st_mode))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", path, "\": not the name of a file; name one, such as model.quire"));
+  }
+  if (!overwrite && exists) {
+    return absl::AlreadyExistsError(absl::StrCat(path, ": exists; --force replaces it"));
+  }
+  std::unique_ptr<NewFile> file(new NewFile(path, overwrite));
+  absl::Status status = file->Open();
+  if (!status.ok()) return status;
+  return file;
+}
+
+NewFile::~NewFile() {
+  if (fd_ >= 0) close(fd_);
+  if (!temporary_.empty()) unlink(temporary_.c_str());
+}
+
+absl::Status NewFile::Error(const char* what) const {
+  return ErrnoStatus(errno, absl::StrCat(path_, ": ", what));
+}
+
+// An unnamed file, or a named one where the file system has no such thing.
+absl::Status NewFile::Open() {
+  const std::string folder = FolderOf(path_);
+  fd_ = open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+  if (fd_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
+    temporary_ = absl::StrCat(path_, ".XXXXXX");
+    fd_ = mkostemp(temporary_.data(), O_CLOEXEC);
+    if (fd_ < 0) {
+      temporary_.clear();
+    } else {
+      const mode_t mask = umask(0);
+      umask(mask);
+      fchmod(fd_, 0666 & ~mask);
+    }
+  }
+  return fd_ < 0 ? ErrnoStatus(errno, absl::StrCat(path_, ": cannot create a file in ", folder))
+                 : absl::OkStatus();
+}
+
+absl::Status NewFile::Reserve(int64_t bytes) {
+  int result;
+  do {
+    result = fallocate(fd_, 0, 0, bytes);
+  } while (result != 0 && errno == EINTR);
+  if (result != 0 && errno != ENOSPC && errno != EDQUOT && errno != EFBIG) {
+    result = ftruncate(fd_, bytes);
+  }
+  if (result == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, absl::StrCat(path_, ": no room for ", bytes, " bytes"));
+}
+
+absl::Status NewFile::WriteAt(int64_t offset, const void* data, int64_t bytes) {
+  const char* p = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t n = pwrite(fd_, p, bytes, offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Error("writing failed, nothing is left behind");
+    if (n == 0)
+      return absl::ResourceExhaustedError(absl::StrCat(path_, ": the disk takes no more bytes"));
+    p += n;
+    offset += n;
+    bytes -= n;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NewFile::Sync() {
+  return fsync(fd_) == 0 ? absl::OkStatus() : Error("syncing failed");
+}
+
+absl::Status NewFile::Link() {
+  const std::string open_file = absl::StrCat("/proc/self/fd/", fd_);
+  if (!overwrite_) {
+    int result = temporary_.empty() ? linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, path_.c_str(),
+                                             AT_SYMLINK_FOLLOW)
+                                    : link(temporary_.c_str(), path_.c_str());
+    if (result != 0 && errno != EEXIST && !temporary_.empty()) {
+      // File systems without links (FAT) have this.
+      result = renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
+      if (result == 0) temporary_.clear();
+    }
+    if (result == 0) return absl::OkStatus();
+    if (errno == EEXIST) {
+      return absl::AlreadyExistsError(absl::StrCat(path_, ": exists; --force replaces it"));
+    }
+    return Error("cannot give the file its name");
+  }
+  if (temporary_.empty()) {
+    // A link cannot replace a file, a rename can: give the file a name of its own first.
+    const std::string name = absl::StrCat(path_, ".", getpid(), ".new");
+    unlink(name.c_str());
+    if (linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+      return Error("cannot give the file its name");
+    }
+    temporary_ = name;
+  }
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) return Error("cannot rename over it");
+  temporary_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status NewFile::GiveName() {
+  absl::Status status = Link();
+  if (!status.ok()) return status;
+  const int folder = open(FolderOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder >= 0) {
+    fsync(folder);
+    close(folder);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace quire
