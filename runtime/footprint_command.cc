@@ -55,6 +55,7 @@ int FootprintCommand(absl::Span<char* const> args) {
       {"--tokens", &tokens, "tokens to generate"},
       {"--ctx", &options.ctx, "context in tokens (without: 512, or what the model has)"},
       {"--threads", &options.threads, "threads (without: the CPUs there are)"},
+      {"--resident", &options.resident, kResidentHelp},
       {"--html", &html, "write a page with a map of the file to this file"},
       {"--force", &force, "replace that file if it exists"},
       {"--json", &json, "print one JSON object"},

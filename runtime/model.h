@@ -3,6 +3,7 @@
 #ifndef QUIRE_RUNTIME_MODEL_H_
 #define QUIRE_RUNTIME_MODEL_H_
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -35,6 +36,8 @@ struct Layer {
   Matrix w_gate, w_up;        // [ffn_dim, hidden_dim]
   Matrix w_down;              // [hidden_dim, ffn_dim]
 };
+inline constexpr std::array<Matrix Layer::*, 7> kLayerMatrices = {
+    &Layer::wq, &Layer::wk, &Layer::wv, &Layer::wo, &Layer::w_gate, &Layer::w_up, &Layer::w_down};
 
 // Immutable after Open; safe to use from many threads. Move-only.
 class Model {

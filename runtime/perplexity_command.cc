@@ -30,6 +30,7 @@ struct PerplexityFlags {
 absl::StatusOr<PerplexityResult> Measure(const std::string& path, const PerplexityFlags& flags) {
   absl::StatusOr<std::unique_ptr<Session>> session = Session::Open(path, flags.session);
   if (!session.ok()) return session.status();
+  SayWhatIsStreamed(**session);
   const absl::StatusOr<Tokenizer> tokenizer = (*session)->LoadTokenizer();
   if (!tokenizer.ok()) return tokenizer.status();
   const absl::StatusOr<std::string> text = ReadWholeFile(flags.text_file, kMaxTextBytes);
@@ -74,6 +75,7 @@ int PerplexityCommand(absl::Span<char* const> args) {
       {"--save-logits", &flags.options.save_logits, "write the predictions to this file"},
       {"--kl-base", &flags.options.kl_base, "compare with predictions that --save-logits wrote"},
       {"--threads", &flags.session.threads, "threads (without: the CPUs there are)"},
+      {"--resident", &flags.session.resident, kResidentHelp},
       {"--json", &flags.json, "print one JSON object"},
   };
   std::vector<std::string> positional;

@@ -112,6 +112,10 @@ struct Run {
           {"kernels", session.kernels().name},
           {"kv_cache_bytes", session.transformer().kv_cache_bytes()},
           {"scratch_bytes", session.transformer().scratch_bytes()},
+          {"weights_kept_bytes", session.feed().residence().kept_bytes},
+          {"weights_streamed_bytes", session.feed().residence().streamed_bytes},
+          {"stream_buffer_bytes", session.feed().ring_bytes()},
+          {"residence_changes", session.feed().changes()},
       };
       std::cout << report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
     } else {
@@ -169,6 +173,7 @@ absl::Status RunModel(const std::string& path, const RunFlags& flags) {
   if (!session.ok()) return session.status();
   const absl::StatusOr<Tokenizer> tokenizer = (*session)->LoadTokenizer();
   if (!tokenizer.ok()) return tokenizer.status();
+  SayWhatIsStreamed(**session);
   Run run{flags, **session, *tokenizer, Sampler(flags.sampler)};
 
   absl::StatusOr<std::string> text;
@@ -211,6 +216,7 @@ int RunCommand(absl::Span<char* const> args) {
       {"--ignore-eos", &flags.ignore_eos, "go on after the model has ended its text"},
       {"--chat", &flags.chat, "a conversation by the model's chat template; lines of stdin, or -p"},
       {"--threads", &flags.session.threads, "threads (without: the CPUs there are)"},
+      {"--resident", &flags.session.resident, kResidentHelp},
       {"--json", &flags.json, "print one JSON object"},
   };
   std::vector<std::string> positional;

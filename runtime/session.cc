@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iostream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -53,6 +54,10 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(const std::string& path,
       Transformer::Create(self->model_, *kernels, self->pool_, ctx, options.max_logits);
   if (!transformer.ok()) return transformer.status();
   self->transformer_ = *std::move(transformer);
+  self->feed_ = std::make_unique<LayerFeed>(
+      self->model_, options.resident.bytes,
+      self->transformer_->GrowthBytes(std::min(ctx, Transformer::kBatchTokens)));
+  self->transformer_->set_feed(self->feed_.get());
   return self;
 }
 
@@ -127,6 +132,11 @@ absl::StatusOr<Generation> Session::Generate(const std::vector<int32_t>& prompt,
   status = model_.CheckUnchanged();
   if (!status.ok()) return status;
   return result;
+}
+
+void SayWhatIsStreamed(const Session& session) {
+  const std::string text = session.feed().Describe();
+  if (!text.empty()) std::cerr << "quire: " << text << "\n";
 }
 
 }  // namespace quire

@@ -11,7 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "format/command_line.h"
 #include "format/thread_pool.h"
+#include "runtime/layer_feed.h"
 #include "runtime/model.h"
 #include "runtime/sampler.h"
 #include "runtime/tokenizer.h"
@@ -27,7 +29,12 @@ struct SessionOptions {
   int64_t ctx = 0;         // 0: kDefaultCtx
   int64_t threads = 0;     // 0: the CPUs this process may run on
   int64_t max_logits = 1;  // as Transformer::Create
+  ByteSize resident;       // memory for the weights; 0: the limits decide
 };
+
+inline constexpr char kResidentHelp[] =
+    "memory that weights may take; the rest is read for each token (without: what the limits "
+    "allow)";
 
 enum class StopReason { kEndOfText, kTokens, kContext };
 
@@ -53,6 +60,7 @@ class Session {
   const KernelTable& kernels() const { return kernels_; }
   ThreadPool& pool() { return pool_; }
   Transformer& transformer() { return *transformer_; }
+  const LayerFeed& feed() const { return *feed_; }
   double open_ms() const { return open_ms_; }  // Model::Open: mapping, header, manifest
 
   // FailedPrecondition where the model has none; InvalidArgument where it has more pieces than the
@@ -75,9 +83,13 @@ class Session {
   const KernelTable& kernels_;
   ThreadPool pool_;
   std::unique_ptr<Transformer> transformer_;
+  std::unique_ptr<LayerFeed> feed_;
   std::vector<int32_t> sequence_;  // tokens in the cache
   double open_ms_ = 0;
 };
+
+// Where memory is too short for all weights: one line on stderr.
+void SayWhatIsStreamed(const Session& session);
 
 }  // namespace quire
 

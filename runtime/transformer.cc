@@ -135,31 +135,54 @@ absl::Status Transformer::Forward(absl::Span<const int32_t> tokens) {
           "token id ", id, "; the model's embedding has ", config_.vocab_size(), " rows"));
     }
   }
+  const int64_t before = position_;
   while (!tokens.empty()) {
     const absl::Span<const int32_t> batch = tokens.subspan(0, kBatchTokens);
-    ForwardBatch(batch);
+    if (absl::Status status = ForwardBatch(batch); !status.ok()) {
+      position_ = before;
+      return status;
+    }
     tokens.remove_prefix(batch.size());
   }
   return absl::OkStatus();
 }
 
-void Transformer::ForwardBatch(absl::Span<const int32_t> tokens) {
+int64_t Transformer::GrowthBytes(int64_t tokens) const {
+  constexpr int64_t kFewMore = 32;
+  const int64_t positions = std::min(ctx() - position_, tokens + kFewMore);
+  const int64_t scratch = tokens > largest_batch_
+                              ? scratch_.bytes() * std::min(tokens, kBatchTokens) / kBatchTokens
+                              : 0;
+  return cache_.bytes() / ctx() * positions + scratch;
+}
+
+absl::Status Transformer::ForwardBatch(absl::Span<const int32_t> tokens) {
   const int64_t n = tokens.size();
+  if (feed_ != nullptr) {
+    absl::Status status = feed_->BeginBatch(n, GrowthBytes(n));
+    if (!status.ok()) return status;
+  }
   Embed(tokens);
   for (int64_t t = 0; t < n; ++t) {
     RopeAngles(frequencies_, position_ + t, cosine_ + t * head_dim_ / 2, sine_ + t * head_dim_ / 2);
   }
   for (size_t l = 0; l < model_.layers().size(); ++l) {
-    const Layer& layer = model_.layers()[l];
+    absl::StatusOr<const Layer*> fed = &model_.layers()[l];
+    if (feed_ != nullptr) fed = feed_->Acquire(l);
+    if (!fed.ok()) return fed.status();
+    const Layer& layer = **fed;
     ProjectQkv(layer, l, n);
     Attend(l, n);
     AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr, layer.wo.is_integer()}, n);
     GateAndUp(layer, n);
     AddProjection(layer.w_down,
                   {gate_, ffn_stride_, config_.ffn_dim(), nullptr, layer.w_down.is_integer()}, n);
+    if (feed_ != nullptr) feed_->Release();
   }
   position_ += n;
   batch_ = n;
+  largest_batch_ = std::max(largest_batch_, n);
+  return absl::OkStatus();
 }
 
 const float* Transformer::Logits(int64_t first, int64_t count) {

@@ -15,6 +15,7 @@
 #include "runtime/anonymous_memory.h"
 #include "runtime/kernels/kernels.h"
 #include "runtime/kv_cache.h"
+#include "runtime/layer_feed.h"
 #include "runtime/model.h"
 
 namespace quire {
@@ -37,6 +38,11 @@ class Transformer {
                                                              ThreadPool& pool, int64_t ctx,
                                                              int64_t max_logits = 1);
 
+  // From now on layers come from `feed`, which must outlive this; without, from the mapping.
+  void set_feed(LayerFeed* feed) { feed_ = feed; }
+  // Memory that `tokens` more tokens, and a few after them, may touch for the first time.
+  int64_t GrowthBytes(int64_t tokens) const;
+
   int64_t ctx() const { return cache_.ctx(); }
   int64_t position() const { return position_; }  // tokens so far
   int64_t max_logits() const { return max_logits_; }
@@ -47,7 +53,8 @@ class Transformer {
   int64_t scratch_resident_bytes() const { return scratch_.ResidentBytes(); }
 
   // Appends tokens to the sequence. ResourceExhausted where they do not fit into ctx;
-  // InvalidArgument for an id that the embedding has no row for. On an error nothing has changed.
+  // InvalidArgument for an id that the embedding has no row for; what the feed returns. On an error
+  // the sequence has not changed.
   absl::Status Forward(absl::Span<const int32_t> tokens);
 
   // Logits [vocab_size] after the last token. Valid until the next call of anything.
@@ -128,7 +135,7 @@ class Transformer {
   // Points everything below into `base` (null: into nothing). Returns the bytes that takes.
   int64_t LayOutScratch(uint8_t* base);
 
-  void ForwardBatch(absl::Span<const int32_t> tokens);
+  absl::Status ForwardBatch(absl::Span<const int32_t> tokens);
   void Embed(absl::Span<const int32_t> tokens);
   void ProjectQkv(const Layer& layer, int64_t l, int64_t n);
   void Attend(int64_t l, int64_t n);
@@ -143,12 +150,14 @@ class Transformer {
                 int64_t y_stride) const;
 
   const Model& model_;
+  LayerFeed* feed_ = nullptr;
   const pb::ModelConfig& config_;
   const KernelTable& kernels_;
   ThreadPool& pool_;
   KvCache cache_;
   int64_t position_ = 0;
   int64_t batch_ = 0;  // tokens of the last batch
+  int64_t largest_batch_ = 0;
   const int64_t max_logits_;
 
   const std::vector<float> frequencies_;  // [head_dim / 2]

@@ -55,6 +55,49 @@ bool PathUnder(const Mount& mount, absl::string_view cgroup, std::string* path) 
   return true;
 }
 
+absl::StatusOr<CgroupFolder> CgroupOfProcess(const std::string& proc, const ReadText& read) {
+  const absl::StatusOr<std::string> cgroups = read(absl::StrCat(proc, "/cgroup"));
+  if (!cgroups.ok()) return cgroups.status();
+  const absl::StatusOr<std::string> mounts = read(absl::StrCat(proc, "/mountinfo"));
+  if (!mounts.ok()) return mounts.status();
+  return FindMemoryCgroup(*cgroups, *mounts);
+}
+
+// The counters of one cgroup; `limit` is left alone.
+absl::StatusOr<CgroupMemory> ReadCounters(int version, const std::string& path,
+                                          const ReadText& read) {
+  CgroupMemory memory;
+  memory.version = version;
+  memory.path = path;
+  const absl::StatusOr<std::string> stat = read(absl::StrCat(path, "/memory.stat"));
+  if (!stat.ok()) return stat.status();
+  ParseCgroupStat(version, *stat, &memory);
+  const absl::StatusOr<std::string> usage =
+      read(absl::StrCat(path, version == 1 ? "/memory.usage_in_bytes" : "/memory.current"));
+  // The root of version 2 has statistics, but no usage: it is the whole machine.
+  if (!usage.ok()) return usage.status();
+  if (!absl::SimpleAtoi(*usage, &memory.usage)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": the usage is no number"));
+  }
+  return memory;
+}
+
+// The limit of one cgroup: of version 2 also the one from which on it is slowed down.
+absl::StatusOr<int64_t> ReadLimit(int version, const std::string& path, const ReadText& read) {
+  int64_t smallest = kNoLimit;
+  const std::vector<const char*> names =
+      version == 1 ? std::vector<const char*>{"/memory.limit_in_bytes"}
+                   : std::vector<const char*>{"/memory.max", "/memory.high"};
+  for (const char* name : names) {
+    const absl::StatusOr<std::string> text = read(absl::StrCat(path, name));
+    if (!text.ok()) continue;  // a root has none
+    const absl::StatusOr<int64_t> limit = ParseCgroupLimit(*text);
+    if (!limit.ok()) return limit.status();
+    smallest = std::min(smallest, *limit);
+  }
+  return smallest;
+}
+
 }  // namespace
 
 absl::StatusOr<int64_t> ParseCgroupLimit(absl::string_view text) {
@@ -74,12 +117,14 @@ void ParseCgroupStat(int version, absl::string_view text, CgroupMemory* memory) 
     ParseKernelFields(text, {{"total_rss", &memory->anonymous},
                              {"total_cache", &memory->file},
                              {"total_inactive_file", &memory->inactive_file},
-                             {"total_active_file", &memory->active_file}});
+                             {"total_active_file", &memory->active_file},
+                             {"total_mapped_file", &memory->mapped_file}});
   } else {
     ParseKernelFields(text, {{"anon", &memory->anonymous},
                              {"file", &memory->file},
                              {"inactive_file", &memory->inactive_file},
-                             {"active_file", &memory->active_file}});
+                             {"active_file", &memory->active_file},
+                             {"file_mapped", &memory->mapped_file}});
   }
 }
 
@@ -114,39 +159,36 @@ absl::StatusOr<CgroupFolder> FindMemoryCgroup(absl::string_view cgroup_text,
 }
 
 absl::StatusOr<CgroupMemory> ReadCgroupMemory(const std::string& proc, const ReadText& read) {
-  const absl::StatusOr<std::string> cgroups = read(absl::StrCat(proc, "/cgroup"));
-  if (!cgroups.ok()) return cgroups.status();
-  const absl::StatusOr<std::string> mounts = read(absl::StrCat(proc, "/mountinfo"));
-  if (!mounts.ok()) return mounts.status();
-  const absl::StatusOr<CgroupFolder> folder = FindMemoryCgroup(*cgroups, *mounts);
+  const absl::StatusOr<CgroupFolder> folder = CgroupOfProcess(proc, read);
   if (!folder.ok()) return folder.status();
-
-  const bool v1 = folder->version == 1;
-  CgroupMemory memory;
-  memory.version = folder->version;
-  memory.path = folder->path;
-  const absl::StatusOr<std::string> stat = read(absl::StrCat(memory.path, "/memory.stat"));
-  if (!stat.ok()) return stat.status();
-  ParseCgroupStat(memory.version, *stat, &memory);
-  const absl::StatusOr<std::string> usage =
-      read(absl::StrCat(memory.path, v1 ? "/memory.usage_in_bytes" : "/memory.current"));
-  // The root of version 2 has statistics, but no usage: it is the whole machine.
-  if (!usage.ok()) return usage.status();
-  if (!absl::SimpleAtoi(*usage, &memory.usage)) {
-    return absl::InvalidArgumentError(absl::StrCat(memory.path, ": the usage is no number"));
-  }
+  absl::StatusOr<CgroupMemory> memory = ReadCounters(folder->version, folder->path, read);
+  if (!memory.ok()) return memory.status();
   // A limit holds for all below it.
-  for (std::string at = memory.path;; at.resize(at.rfind('/'))) {
-    const absl::StatusOr<std::string> text =
-        read(absl::StrCat(at, v1 ? "/memory.limit_in_bytes" : "/memory.max"));
-    if (text.ok()) {
-      const absl::StatusOr<int64_t> limit = ParseCgroupLimit(*text);
-      if (!limit.ok()) return limit.status();
-      memory.limit = std::min(memory.limit, *limit);
-    }
+  for (std::string at = folder->path;; at.resize(at.rfind('/'))) {
+    const absl::StatusOr<int64_t> limit = ReadLimit(folder->version, at, read);
+    if (!limit.ok()) return limit.status();
+    memory->limit = std::min(memory->limit, *limit);
     if (at.size() <= folder->mount_point.size()) break;
   }
   return memory;
+}
+
+std::vector<CgroupMemory> ReadLimitedCgroups(const std::string& proc, const ReadText& read) {
+  std::vector<CgroupMemory> limited;
+  const absl::StatusOr<CgroupFolder> folder = CgroupOfProcess(proc, read);
+  if (!folder.ok()) return limited;
+  for (std::string at = folder->path;; at.resize(at.rfind('/'))) {
+    const int64_t limit = ReadLimit(folder->version, at, read).value_or(kNoLimit);
+    if (limit != kNoLimit) {
+      absl::StatusOr<CgroupMemory> memory = ReadCounters(folder->version, at, read);
+      if (memory.ok()) {
+        memory->limit = limit;
+        limited.push_back(*std::move(memory));
+      }
+    }
+    if (at.size() <= folder->mount_point.size()) break;
+  }
+  return limited;
 }
 
 }  // namespace quire

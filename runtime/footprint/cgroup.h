@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -23,6 +24,7 @@ struct CgroupMemory {
   int64_t file = 0;           // page cache that processes of this cgroup were first to read
   int64_t inactive_file = 0;  // of that, what is reclaimed first: `docker stats` leaves it out
   int64_t active_file = 0;
+  int64_t mapped_file = 0;  // of `file`, what some process maps
 };
 
 // memory.max or memory.limit_in_bytes: a number of bytes, "max", or a number so large that it means
@@ -47,6 +49,10 @@ using ReadText = std::function<absl::StatusOr<std::string>(const std::string& pa
 // Of the process whose folder is `proc` ("/proc/self"). NotFound where it is in no memory cgroup
 // with counters: the root of version 2 has none.
 absl::StatusOr<CgroupMemory> ReadCgroupMemory(const std::string& proc, const ReadText& read);
+
+// Each cgroup from that of `proc` upwards that has a limit of its own (`limit`), with its own
+// counters: what is used in a group above counts there as well. Empty where nothing is limited.
+std::vector<CgroupMemory> ReadLimitedCgroups(const std::string& proc, const ReadText& read);
 
 }  // namespace quire
 

@@ -1,0 +1,163 @@
+#include "runtime/layer_feed.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "format/command_line.h"
+#include "format/kernel_text.h"
+#include "runtime/footprint/residency.h"
+
+namespace quire {
+namespace {
+
+constexpr int64_t kLookEveryNs = 1'000'000'000;
+
+// Files that are memory cannot be made to take less of it.
+bool IsInMemory(const File& file) {
+  constexpr long kTmpfs = 0x01021994, kRamfs = 0x858458f6;
+  struct statfs info;
+  return fstatfs(file.fd(), &info) == 0 && (info.f_type == kTmpfs || info.f_type == kRamfs);
+}
+
+int64_t OffsetOf(const Matrix& matrix, const MappedFile& file) { return matrix.data - file.data(); }
+
+int64_t ReadBytes(const Matrix& matrix) { return RoundUp(matrix.geometry.bytes(), kStreamAlign); }
+
+void Advise(const MappedFile& file, int64_t offset, int64_t bytes, int advice) {
+  madvise(const_cast<uint8_t*>(file.data()) + offset, bytes, advice);
+}
+
+}  // namespace
+
+LayerFeed::LayerFeed(const Model& model, int64_t forced_bytes, int64_t growth_bytes)
+    : model_(model), forced_bytes_(forced_bytes), residence_(KeepAll(model)) {
+  if (forced_bytes_ != 0) {
+    residence_ = PlanResidence(model_, forced_bytes_);
+    if (!residence_.whole()) limit_ = "--resident";
+  } else {
+    Look(growth_bytes);
+  }
+  changes_ = 0;
+}
+
+// Compares what there is room for with what is kept, and adopts another residence where that does
+// not fit any more or much more would.
+void LayerFeed::Look(int64_t growth_bytes) {
+  looked_ns_ = MonotonicNanoseconds();
+  const MappedFile& file = model_.file().mapping();
+  MemoryRoom room = FindMemoryRoom("/proc/self", ReadKernelText, /*cached=*/0);
+  if (residence_.whole() && residence_.bytes() + growth_bytes <= room.bytes) return;
+  if (IsInMemory(file.file())) return;
+
+  // Closer, which takes some milliseconds.
+  const absl::StatusOr<Residency> residency = Residency::Read(file);
+  if (residency.ok()) room = FindMemoryRoom("/proc/self", ReadKernelText, residency->bytes());
+  const int64_t bytes = std::max<int64_t>(0, room.bytes + ring_resident_bytes() - growth_bytes);
+  const Residence plan = PlanResidence(model_, bytes);
+  const bool too_much = residence_.bytes() > bytes + bytes / 256;
+  const bool too_little = plan.kept_bytes > residence_.kept_bytes + bytes / 32 || plan.whole();
+  if (too_much || (!residence_.whole() && too_little)) {
+    limit_ = plan.whole() ? "" : room.limit;
+    // Buffers are memory that cannot be taken back: where they would take most of the room, the
+    // kernel's paging is left to do what it can.
+    Adopt(plan.bytes() > bytes && 2 * plan.slot_bytes > bytes / 2 ? KeepAll(model_) : plan);
+  } else if (stream_ != nullptr && residency.ok()) {
+    // Somebody else's need for memory may have taken from what was to stay: it is read again at the
+    // disk's pace rather than page by page.
+    int64_t missing = 0;
+    for (size_t l = 0; l < model_.layers().size(); ++l) {
+      for (size_t m = 0; m < kLayerMatrices.size(); ++m) {
+        const Matrix& matrix = model_.layers()[l].*kLayerMatrices[m];
+        const int64_t offset = OffsetOf(matrix, file), size = matrix.geometry.bytes();
+        if (!residence_.streamed[l][m]) missing += size - residency->BytesIn(offset, offset + size);
+      }
+    }
+    if (missing > residence_.kept_bytes / 64) stream_ = nullptr;
+  }
+}
+
+std::string LayerFeed::Describe() const {
+  if (residence_.whole()) return "";
+  return absl::StrCat(quire::Describe(residence_), "; limited by ", limit_);
+}
+
+void LayerFeed::Adopt(Residence residence) {
+  stream_ = nullptr;
+  residence_ = std::move(residence);
+  ++changes_;
+}
+
+absl::Status LayerFeed::StartStream() {
+  const MappedFile& file = model_.file().mapping();
+  const absl::StatusOr<Residency> residency = Residency::Read(file);
+  const auto missing = [&](int64_t offset, int64_t bytes) {
+    return !residency.ok() || residency->BytesIn(offset, offset + bytes) < bytes;
+  };
+  std::vector<StreamBlock> blocks(model_.layers().size());
+  for (size_t l = 0; l < blocks.size(); ++l) {
+    int64_t slot_offset = 0;
+    for (size_t m = 0; m < kLayerMatrices.size(); ++m) {
+      const Matrix& matrix = model_.layers()[l].*kLayerMatrices[m];
+      const int64_t offset = OffsetOf(matrix, file), bytes = ReadBytes(matrix);
+      Advise(file, offset, bytes, MADV_RANDOM);
+      if (residence_.streamed[l][m]) {
+        blocks[l].push_back({offset, bytes, slot_offset});
+        slot_offset += SlotBytes(matrix);
+        // What was read of it through the mapping would only be in the way. Other processes that
+        // map it keep it.
+        Advise(file, offset, bytes, MADV_DONTNEED);
+        posix_fadvise(file.file().fd(), offset, bytes, POSIX_FADV_DONTNEED);
+      } else if (missing(offset, bytes)) {
+        blocks[l].push_back({offset, bytes, StreamPart::kInPlace});
+      }
+    }
+  }
+  const Matrix& output = model_.output();
+  const int64_t offset = OffsetOf(output, file), bytes = ReadBytes(output);
+  if (missing(offset, bytes)) blocks.back().push_back({offset, bytes, StreamPart::kInPlace});
+  if (!model_.config().tied_embeddings()) {  // rows here and there
+    Advise(file, model_.embedding().offset, model_.embedding().bytes, MADV_RANDOM);
+  }
+  absl::StatusOr<std::unique_ptr<WeightStream>> stream =
+      WeightStream::Start(file.file(), blocks, residence_.slot_bytes);
+  if (!stream.ok()) return stream.status();
+  stream_ = *std::move(stream);
+  return absl::OkStatus();
+}
+
+absl::Status LayerFeed::BeginBatch(int64_t tokens, int64_t growth_bytes) {
+  const bool due = MonotonicNanoseconds() - looked_ns_ >= kLookEveryNs;
+  if (forced_bytes_ == 0 && (due || (tokens > 1 && !residence_.whole()))) Look(growth_bytes);
+  if (residence_.whole() || stream_ != nullptr) return absl::OkStatus();
+  return StartStream();
+}
+
+absl::StatusOr<const Layer*> LayerFeed::Acquire(int64_t layer) {
+  const Layer& mapped = model_.layers()[layer];
+  if (stream_ == nullptr) return &mapped;
+  const absl::StatusOr<const uint8_t*> slot = stream_->Acquire();
+  if (!slot.ok()) {
+    stream_ = nullptr;
+    return slot.status();
+  }
+  layer_ = mapped;
+  const uint8_t* at = *slot;
+  for (size_t m = 0; m < kLayerMatrices.size(); ++m) {
+    if (!residence_.streamed[layer][m]) continue;
+    Matrix& matrix = layer_.*kLayerMatrices[m];
+    matrix.data = at;
+    at += SlotBytes(matrix);
+  }
+  return &layer_;
+}
+
+void LayerFeed::Release() {
+  if (stream_ != nullptr) stream_->Release();
+}
+
+}  // namespace quire
