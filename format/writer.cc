@@ -4,7 +4,9 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "format/header.h"
@@ -14,6 +16,10 @@
 
 namespace quire {
 namespace {
+
+// The page cache keeps what is written at once in one piece, if it can. Huge pages, which are
+// mapped by one entry each, come from writes as long and as aligned as they are.
+constexpr int64_t kPieceBytes = 2 << 20;
 
 // Serialized size does not depend on offsets and checksums: they are fixed64 and always present.
 int64_t ManifestBytes(const pb::Manifest& manifest) {
@@ -55,10 +61,43 @@ struct FileWriter::Impl {
   int64_t file_bytes = 0;
   int tensor = 0;        // the one that grows
   int64_t appended = 0;  // bytes of it
+  std::vector<uint8_t> piece = std::vector<uint8_t>(kPieceBytes);
+  int64_t position = 0;  // in the file, of the next byte that goes to `piece`
   int64_t written_back = 0;
   XXH3_state_t* state = XXH3_createState();
 
   ~Impl() { XXH3_freeState(state); }
+
+  // The next bytes of the file (null: zeros), written when a piece is full.
+  absl::Status Put(const uint8_t* data, int64_t bytes) {
+    while (bytes > 0) {
+      const int64_t at = position % kPieceBytes, n = std::min(bytes, kPieceBytes - at);
+      if (data == nullptr) {
+        std::memset(piece.data() + at, 0, n);
+      } else {
+        std::memcpy(piece.data() + at, data, n);
+        data += n;
+      }
+      position += n;
+      bytes -= n;
+      if (position % kPieceBytes != 0) continue;
+      absl::Status status = file->WriteAt(position - kPieceBytes, piece.data(), kPieceBytes);
+      if (!status.ok()) return status;
+      // Start writing to disk now, so that the sync at the end has little left to wait for.
+      constexpr int64_t kWriteBack = 32 << 20;
+      if (position - written_back >= kWriteBack) {
+        sync_file_range(file->fd(), written_back, position - written_back, SYNC_FILE_RANGE_WRITE);
+        written_back = position;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status PutAt(int64_t offset, const void* data, int64_t bytes) {
+    absl::Status status = Put(nullptr, offset - position);
+    if (status.ok()) status = Put(static_cast<const uint8_t*>(data), bytes);
+    return status;
+  }
 };
 
 FileWriter::FileWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -84,6 +123,11 @@ absl::StatusOr<std::unique_ptr<FileWriter>> FileWriter::Create(const std::string
   absl::Status status = impl->file->Reserve(impl->file_bytes);
   if (!status.ok()) return status;
   XXH3_64bits_reset(impl->state);
+  if (impl->manifest.tensors_size() > 0) {
+    // Header and manifest are written last.
+    impl->position =
+        static_cast<int64_t>(impl->manifest.tensors(0).offset()) / kPieceBytes * kPieceBytes;
+  }
   return std::unique_ptr<FileWriter>(new FileWriter(std::move(impl)));
 }
 
@@ -98,15 +142,8 @@ absl::Status FileWriter::Append(absl::Span<const uint8_t> bytes) {
         std::min<int64_t>(bytes.size(), static_cast<int64_t>(entry.bytes()) - w.appended);
     XXH3_64bits_update(w.state, bytes.data(), n);
     const int64_t offset = static_cast<int64_t>(entry.offset()) + w.appended;
-    absl::Status status = w.file->WriteAt(offset, bytes.data(), n);
+    absl::Status status = w.PutAt(offset, bytes.data(), n);
     if (!status.ok()) return status;
-    // Start writing to disk now, so that the sync at the end has little left to wait for.
-    constexpr int64_t kWriteBack = 32 << 20;
-    if (offset + n - w.written_back >= kWriteBack) {
-      sync_file_range(w.file->fd(), w.written_back, offset + n - w.written_back,
-                      SYNC_FILE_RANGE_WRITE);
-      w.written_back = offset + n;
-    }
     bytes.remove_prefix(n);
     w.appended += n;
     if (w.appended == static_cast<int64_t>(entry.bytes())) {
@@ -128,10 +165,13 @@ absl::Status FileWriter::Finish() {
   absl::Status status;
   if (!w.tokenizer.empty()) {
     w.manifest.mutable_tokenizer()->set_xxh3(XXH3_64bits(w.tokenizer.data(), w.tokenizer.size()));
-    status = w.file->WriteAt(static_cast<int64_t>(w.manifest.tokenizer().offset()),
-                             w.tokenizer.data(), static_cast<int64_t>(w.tokenizer.size()));
+    status = w.PutAt(static_cast<int64_t>(w.manifest.tokenizer().offset()), w.tokenizer.data(),
+                     static_cast<int64_t>(w.tokenizer.size()));
     if (!status.ok()) return status;
   }
+  const int64_t rest = w.position % kPieceBytes;
+  status = w.file->WriteAt(w.position - rest, w.piece.data(), rest);
+  if (!status.ok()) return status;
   const std::string manifest = w.manifest.SerializeAsString();
   status = w.file->WriteAt(kHeaderBytes, manifest.data(), static_cast<int64_t>(manifest.size()));
   if (!status.ok()) return status;

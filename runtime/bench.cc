@@ -18,21 +18,53 @@
 #include "runtime/footprint/proc.h"
 #include "runtime/footprint/residency.h"
 #include "runtime/memory_limit.h"
-#include "runtime/memory_roof.h"
 #include "runtime/process_clock.h"
+#include "runtime/roof.h"
 #include "runtime/session.h"
 
 namespace quire {
 namespace {
 
-// Many times any cache; a quarter of a second of reading on a slow machine.
+// Many times any cache; about 10 ms of reading.
 constexpr int64_t kRoofBytes = int64_t{512} << 20;
+constexpr int kRoofPasses = 8;
 
 double Median(std::vector<double> values) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
   const size_t half = values.size() / 2;
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+struct Roof {
+  double read_bytes_per_second = 0;
+  double ops_per_second = 0;
+};
+
+// The best of several measurements of each.
+absl::Status Measure(absl::Span<const Peak> peaks, ThreadPool& pool, Roof* roof) {
+  const absl::StatusOr<AnonymousMemory> memory = RoofMemory(kRoofBytes, pool);
+  if (!memory.ok()) return memory.status();
+  const Peak* peak = BestPeak(peaks);
+  for (int pass = 0; pass < kRoofPasses; ++pass) {
+    roof->read_bytes_per_second =
+        std::max(roof->read_bytes_per_second,
+                 ReadBandwidth({memory->data(), static_cast<size_t>(memory->bytes())}, pool));
+    if (peak != nullptr)
+      roof->ops_per_second = std::max(roof->ops_per_second, MeasurePeak(*peak, pool));
+  }
+  return absl::OkStatus();
+}
+
+// Operations of a prompt's token: a multiply and an add for each weight of the layers.
+int64_t PrefillOps(const Model& model) {
+  int64_t ops = 0;
+  for (const Layer& l : model.layers()) {
+    for (const Matrix* m : {&l.wq, &l.wk, &l.wv, &l.wo, &l.w_gate, &l.w_up, &l.w_down}) {
+      ops += 2 * m->geometry.rows * m->geometry.cols;
+    }
+  }
+  return ops;
 }
 
 // Ids that no tokenizer would put together, the same on every machine.
@@ -94,6 +126,7 @@ absl::StatusOr<ProcessFigures> ReadFigures(pid_t pid) {
 // What BenchWorker printed, from all processes.
 struct Samples {
   std::vector<double> open_ms, ready_ms, first_token_ms, prefill, decode;
+  std::vector<double> read_roof, ops_roof;  // one a repetition
 };
 
 absl::Status AddSample(const std::string& line, Samples* samples, BenchResult* result) {
@@ -115,11 +148,14 @@ absl::Status AddSample(const std::string& line, Samples* samples, BenchResult* r
 
 absl::StatusOr<BenchResult> MeasureBench(const std::string& path, const BenchOptions& options) {
   BenchResult result;
+  absl::Span<const Peak> peaks;
   {
     const absl::StatusOr<Model> model = Model::Open(path);
     if (!model.ok()) return model.status();
     result.model_bytes = model->file().mapping().size();
     result.decode_bytes_per_token = model->decode_bytes();
+    result.prefill_ops_per_token = PrefillOps(*model);
+    peaks = model->layers()[0].wq.is_integer() ? Int8Peaks() : F32Peaks();
   }
   std::unique_ptr<MemoryLimit> limit;
   if (options.memory_limit > 0) {
@@ -138,17 +174,14 @@ absl::StatusOr<BenchResult> MeasureBench(const std::string& path, const BenchOpt
                                          absl::StrCat(options.tokens),
                                          "--threads",
                                          absl::StrCat(threads)};
-  const auto measure_roof = [&]() -> absl::Status {
-    ThreadPool pool(threads);
-    const absl::StatusOr<double> roof = MeasureMemoryRead(pool, kRoofBytes);
-    if (!roof.ok()) return roof.status();
-    result.memory_read_bytes_per_second = std::max(result.memory_read_bytes_per_second, *roof);
-    return absl::OkStatus();
-  };
-
   Samples samples;
   for (int64_t repetition = 0; repetition < options.repetitions; ++repetition) {
-    // Before each repetition, since the machine's speed drifts.
+    // Before and after, since the machine's speed drifts.
+    Roof roof;
+    const auto measure_roof = [&] {
+      ThreadPool pool(threads);
+      return Measure(peaks, pool, &roof);
+    };
     if (absl::Status status = measure_roof(); !status.ok()) return status;
     // Pages that are in the page cache already are not charged to the limit.
     const bool drop = options.cold || (limit != nullptr && repetition == 0);
@@ -181,12 +214,17 @@ absl::StatusOr<BenchResult> MeasureBench(const std::string& path, const BenchOpt
     for (const auto& child : children) {
       if (absl::Status status = child->Wait(); !status.ok()) return status;
     }
+    if (absl::Status status = measure_roof(); !status.ok()) return status;
+    samples.read_roof.push_back(roof.read_bytes_per_second);
+    samples.ops_roof.push_back(roof.ops_per_second);
   }
   result.open_ms = Median(samples.open_ms);
   result.ready_ms = Median(samples.ready_ms);
   result.first_token_ms = Median(samples.first_token_ms);
   result.prefill_tokens_per_second = Median(samples.prefill);
   result.decode_tokens_per_second = Median(samples.decode);
+  result.memory_read_bytes_per_second = Median(samples.read_roof);
+  result.compute_ops_per_second = Median(samples.ops_roof);
   return result;
 }
 

@@ -37,7 +37,10 @@ struct BenchResult {
   double prefill_tokens_per_second = 0;  // of a second prompt in the same process
   double decode_tokens_per_second = 0;
   int64_t decode_bytes_per_token = 0;  // of weights
+  int64_t prefill_ops_per_token = 0;   // a multiply and an add are two
+  // The roofs (roof.h), the better of what was measured before and after a repetition.
   double memory_read_bytes_per_second = 0;
+  double compute_ops_per_second = 0;              // int8, or f32 where the weights are floats
   int64_t kv_cache_bytes = 0, scratch_bytes = 0;  // of one process
   int64_t threads = 0;
   std::string kernels;

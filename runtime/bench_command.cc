@@ -41,6 +41,8 @@ nlohmann::ordered_json ToJson(const BenchResult& r, const BenchOptions& options)
           {"decode_tokens_per_second", r.decode_tokens_per_second},
           {"decode_bytes_per_token", r.decode_bytes_per_token},
           {"memory_read_bytes_per_second", r.memory_read_bytes_per_second},
+          {"prefill_ops_per_token", r.prefill_ops_per_token},
+          {"compute_ops_per_second", r.compute_ops_per_second},
           {"kv_cache_bytes", r.kv_cache_bytes},
           {"scratch_bytes", r.scratch_bytes},
           {"processes", processes},
@@ -55,7 +57,13 @@ void Print(const BenchResult& r, const BenchOptions& options) {
   std::cout << absl::StreamFormat("ready          %.1f ms after the process started\n", r.ready_ms);
   std::cout << absl::StreamFormat("first token    %.1f ms, a prompt of %d tokens included\n",
                                   r.first_token_ms, options.prompt_tokens);
-  std::cout << absl::StreamFormat("prefill        %.1f tokens/s\n", r.prefill_tokens_per_second);
+  const double prefill_rate = r.prefill_tokens_per_second * r.prefill_ops_per_token;
+  std::cout << absl::StreamFormat(
+      "prefill        %.1f tokens/s: %.2f Tops/s of the layers' products, %.0f%% of what %d "
+      "threads "
+      "compute (%.2f Tops/s)\n",
+      r.prefill_tokens_per_second, prefill_rate * 1e-12,
+      100 * prefill_rate / r.compute_ops_per_second, r.threads, r.compute_ops_per_second * 1e-12);
   std::cout << absl::StreamFormat(
       "decode         %.1f tokens/s: %s/s of weights, %.0f%% of what %d threads read (%s/s), %s\n",
       r.decode_tokens_per_second, HumanBytes(static_cast<int64_t>(decode_rate)),

@@ -88,8 +88,24 @@ std::string LayerFeed::Describe() const {
 
 void LayerFeed::Adopt(Residence residence) {
   stream_ = nullptr;
+  read_ahead_ = nullptr;
   residence_ = std::move(residence);
   ++changes_;
+}
+
+// The first pass is the one that waits for the disk, or for the kernel to map what it has cached.
+void LayerFeed::StartReadAhead() {
+  std::vector<ReadAhead::Stretch> stretches;
+  for (const Layer& layer : model_.layers()) {
+    const uint8_t *begin = layer.wq.data, *end = begin;
+    for (Matrix Layer::* m : kLayerMatrices) {
+      begin = std::min(begin, (layer.*m).data);
+      end = std::max(end, (layer.*m).data + (layer.*m).geometry.bytes());
+    }
+    stretches.emplace_back(begin, end - begin);
+  }
+  stretches.emplace_back(model_.output().data, model_.output().geometry.bytes());
+  read_ahead_ = std::make_unique<ReadAhead>(stretches);
 }
 
 absl::Status LayerFeed::StartStream() {
@@ -133,12 +149,16 @@ absl::Status LayerFeed::StartStream() {
 absl::Status LayerFeed::BeginBatch(int64_t tokens, int64_t growth_bytes) {
   const bool due = MonotonicNanoseconds() - looked_ns_ >= kLookEveryNs;
   if (forced_bytes_ == 0 && (due || (tokens > 1 && !residence_.whole()))) Look(growth_bytes);
+  const bool first = !std::exchange(begun_, true);
+  if (first && residence_.whole()) StartReadAhead();
   if (residence_.whole() || stream_ != nullptr) return absl::OkStatus();
   return StartStream();
 }
 
 absl::StatusOr<const Layer*> LayerFeed::Acquire(int64_t layer) {
   const Layer& mapped = model_.layers()[layer];
+  acquired_ = layer;
+  if (read_ahead_ != nullptr) read_ahead_->WaitFor(layer);
   if (stream_ == nullptr) return &mapped;
   const absl::StatusOr<const uint8_t*> slot = stream_->Acquire();
   if (!slot.ok()) {
@@ -157,6 +177,11 @@ absl::StatusOr<const Layer*> LayerFeed::Acquire(int64_t layer) {
 }
 
 void LayerFeed::Release() {
+  const int64_t n_layers = static_cast<int64_t>(model_.layers().size());
+  if (read_ahead_ != nullptr && acquired_ == n_layers - 1) {
+    read_ahead_->WaitFor(n_layers);
+    read_ahead_ = nullptr;
+  }
   if (stream_ != nullptr) stream_->Release();
 }
 

@@ -11,15 +11,16 @@
 #include "absl/status/statusor.h"
 #include "runtime/memory_room.h"
 #include "runtime/model.h"
+#include "runtime/read_ahead.h"
 #include "runtime/residence.h"
 #include "runtime/weight_stream.h"
 
 namespace quire {
 
-// While all weights fit into memory, a layer is the mapped one and nothing else happens than a look
-// at the limits once a second. Where they do not, or no longer, some matrices of each layer are
-// read ahead into buffers; the others stay in the page cache, from which nothing pushes them out.
-// Not thread-safe.
+// While all weights fit into memory, a layer is the mapped one: the first batch reads ahead, and
+// from then on nothing else happens than a look at the limits once a second. Where they do not, or
+// no longer, some matrices of each layer are read ahead into buffers; the others stay in the page
+// cache, from which nothing pushes them out. Not thread-safe.
 class LayerFeed {
  public:
   // forced_bytes: memory that the weights may take, buffers included; 0: the limits decide.
@@ -48,6 +49,7 @@ class LayerFeed {
  private:
   void Look(int64_t growth_bytes);
   void Adopt(Residence residence);
+  void StartReadAhead();
   absl::Status StartStream();
 
   const Model& model_;
@@ -56,6 +58,9 @@ class LayerFeed {
   std::string limit_;
   int64_t changes_ = -1;
   int64_t looked_ns_ = 0;
+  bool begun_ = false;                     // whether there was a batch
+  std::unique_ptr<ReadAhead> read_ahead_;  // in the first batch: of each layer, then of the output
+  int64_t acquired_ = 0;
   std::unique_ptr<WeightStream> stream_;
   Layer layer_{};  // the acquired one, where parts of it are in a slot
 };

@@ -10,9 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "format/command_line.h"
 #include "format/packed_layout.h"
 #include "runtime/kernels/kernels.h"
-#include "tests/bench/roof.h"
+#include "runtime/roof.h"
 
 namespace quire {
 namespace {
@@ -30,15 +31,18 @@ constexpr int kDecodeRepeats = 100, kPrefillRepeats = 25;
 constexpr int64_t kWeightBytes = int64_t{1} << 29;  // of copies of one matrix: far beyond any cache
 constexpr int64_t kSliceBytes = int64_t{1} << 24;   // that one measurement reads, at least
 
+double Seconds() { return 1e-9 * static_cast<double>(MonotonicNanoseconds()); }
+
 // Random bytes are weights, once the top exponent bit of everything that may be a float is clear:
 // |value| < 2.
-void MakeFinite(const Buffer& weights) {
-  for (int64_t i = 1; i < weights.size(); i += 2) weights.data()[i] &= 0xbf;
+void MakeFinite(const AnonymousMemory& weights) {
+  for (int64_t i = 1; i < weights.bytes(); i += 2) weights.data()[i] &= 0xbf;
 }
 
 class Bench {
  public:
-  Bench(const KernelTable& table, Encoding encoding, ThreadPool& pool, const Buffer& weights)
+  Bench(const KernelTable& table, Encoding encoding, ThreadPool& pool,
+        const AnonymousMemory& weights)
       : table_(table), encoding_(encoding), pool_(pool), weights_(weights) {
     for (int i = 0; i < kCodebookSize; ++i) codebook_[i] = static_cast<int8_t>(-127 + 17 * i);
   }
@@ -114,7 +118,7 @@ class Bench {
   }
 
   void Decode() {
-    const int64_t copies = weights_.size() / geometry_.bytes();
+    const int64_t copies = weights_.bytes() / geometry_.bytes();
     const int64_t at_once = std::max<int64_t>(1, kSliceBytes / geometry_.bytes());
     double best = 0, roof = 0;
     for (int i = 0; i < kDecodeRepeats; ++i) {
@@ -125,7 +129,7 @@ class Bench {
       }
       best = std::max(best, static_cast<double>(at_once * geometry_.bytes()) / (Seconds() - start));
       const int64_t slice =
-          (i + kDecodeRepeats / 2) * kSliceBytes % (weights_.size() - kSliceBytes);
+          (i + kDecodeRepeats / 2) * kSliceBytes % (weights_.bytes() - kSliceBytes);
       roof = std::max(
           roof, ReadBandwidth({weights_.data() + slice, static_cast<size_t>(kSliceBytes)}, pool_));
     }
@@ -152,7 +156,7 @@ class Bench {
   const KernelTable& table_;
   const Encoding encoding_;
   ThreadPool& pool_;
-  const Buffer& weights_;
+  const AnonymousMemory& weights_;
   Geometry geometry_;
   int8_t codebook_[kCodebookSize];
   std::vector<float> x_, scale_, y_;
@@ -168,8 +172,12 @@ int Main(int n_threads, const char* only) {
     return 1;
   }
   ThreadPool pool(n_threads);
-  const Buffer weights(kWeightBytes);
-  MakeFinite(weights);
+  const absl::StatusOr<AnonymousMemory> weights = RoofMemory(kWeightBytes, pool);
+  if (!weights.ok()) {
+    std::fprintf(stderr, "%s\n", weights.status().ToString().c_str());
+    return 1;
+  }
+  MakeFinite(*weights);
   std::printf(
       "%s, %d threads; tokens: rate and part of the roof (1 and 4: of read bandwidth; %lld: of "
       "peak)\n",
@@ -177,7 +185,7 @@ int Main(int n_threads, const char* only) {
   for (const EncodingInfo& info : kEncodings) {
     if (only != nullptr && std::strcmp(only, info.name) != 0) continue;
     std::printf("%s\n", info.name);
-    Bench bench(*table, info.encoding, pool, weights);
+    Bench bench(*table, info.encoding, pool, *weights);
     for (const Shape& shape : kShapes) {
       if (!bench.Run(shape)) return 1;
     }

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "tests/bench/roof.h"
+#include "runtime/roof.h"
 
 namespace quire {
 namespace {
@@ -22,15 +22,19 @@ void PrintPeaks(const char* what, absl::Span<const Peak> peaks, ThreadPool& pool
 }
 
 int Main(int max_threads) {
-  const Buffer buffer(kBufferBytes);
   for (int n = 1; n <= max_threads; ++n) {
     ThreadPool pool(n);
+    const absl::StatusOr<AnonymousMemory> memory = RoofMemory(kBufferBytes, pool);
+    if (!memory.ok()) {
+      std::fprintf(stderr, "%s\n", memory.status().ToString().c_str());
+      return 1;
+    }
     std::printf("%d thread%s\n", n, n == 1 ? "" : "s");
     double best = 0;
     for (int i = 0; i < kRepeats; ++i) {
       const int64_t at = i * kSliceBytes % kBufferBytes;
       best = std::max(best,
-                      ReadBandwidth({buffer.data() + at, static_cast<size_t>(kSliceBytes)}, pool));
+                      ReadBandwidth({memory->data() + at, static_cast<size_t>(kSliceBytes)}, pool));
     }
     std::printf("  read  %8.2f GB/s\n", best * 1e-9);
     PrintPeaks("int8", Int8Peaks(), pool);

@@ -1,36 +1,23 @@
-// The machine's limits, measured: what benchmarks divide by. Neighbours and frequency move these
-// numbers from second to second, so measure them in turns with the thing they bound, in one
-// process, and keep the best of each.
-#ifndef QUIRE_TESTS_BENCH_ROOF_H_
-#define QUIRE_TESTS_BENCH_ROOF_H_
+// The machine's limits, measured: what speeds are fractions of. Neighbours and frequency move these
+// numbers from second to second, so measure them in turns with the thing they bound.
+#ifndef QUIRE_RUNTIME_ROOF_H_
+#define QUIRE_RUNTIME_ROOF_H_
 
 #include <cstdint>
-#include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "format/thread_pool.h"
+#include "runtime/anonymous_memory.h"
 
 namespace quire {
 
-double Seconds();  // monotonic
-
-// Memory to stream through: its pages present and of distinct contents. Rounded up to 64 bytes.
-class Buffer {
- public:
-  explicit Buffer(int64_t n_bytes);
-  ~Buffer();
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  uint8_t* data() const { return data_; }
-  int64_t size() const { return size_; }
-
- private:
-  uint8_t* data_;
-  int64_t size_;
-};
+// Memory to stream through: present, of distinct contents, and in huge pages where the system has
+// them, since that is how it is read fastest. ResourceExhausted where the system refuses it.
+absl::StatusOr<AnonymousMemory> RoofMemory(int64_t bytes, ThreadPool& pool);
 
 // Bytes per second at which all threads together read a slice, each a contiguous share, with a
-// prefetch ahead: one measurement.
+// prefetch ahead: one measurement. Choose many times the size of the caches.
 double ReadBandwidth(absl::Span<const uint8_t> slice, ThreadPool& pool);
 
 // An instruction's throughput from registers.
@@ -51,4 +38,4 @@ double MeasurePeak(const Peak& peak, ThreadPool& pool);
 
 }  // namespace quire
 
-#endif  // QUIRE_TESTS_BENCH_ROOF_H_
+#endif  // QUIRE_RUNTIME_ROOF_H_

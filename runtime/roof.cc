@@ -1,17 +1,18 @@
-#include "tests/bench/roof.h"
+#include "runtime/roof.h"
 
 #include <sys/mman.h>
-#include <time.h>
 
-#include <cstdio>
-#include <cstdlib>
+#include <algorithm>
 #include <cstring>
+#include <string>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
+
+#include "format/command_line.h"
 
 namespace quire {
 namespace {
@@ -124,37 +125,34 @@ constexpr Peak kF32[] = {{"fmla", [] { return true; }, kChains * 8, Fmla}};
 
 #endif
 
+double SecondsSince(int64_t start_ns) {
+  return 1e-9 * static_cast<double>(std::max<int64_t>(1, MonotonicNanoseconds() - start_ns));
+}
+
 }  // namespace
 
-double Seconds() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+absl::StatusOr<AnonymousMemory> RoofMemory(int64_t bytes, ThreadPool& pool) {
+  absl::StatusOr<AnonymousMemory> memory = AnonymousMemory::Map("measurement of memory", bytes);
+  if (!memory.ok()) return memory.status();
+  madvise(memory->data(), bytes, MADV_HUGEPAGE);
+  const int64_t share = bytes / pool.size();
+  pool.Run([&](int thread) {
+    uint64_t state = 0x9e3779b97f4a7c15 + thread;
+    for (int64_t i = thread * share; i + 8 <= (thread + 1) * share; i += 8) {
+      state ^= state << 13;  // Marsaglia's xorshift64
+      state ^= state >> 7;
+      state ^= state << 17;
+      std::memcpy(memory->data() + i, &state, 8);
+    }
+  });
+  return memory;
 }
-
-Buffer::Buffer(int64_t n_bytes) : size_((n_bytes + 63) / 64 * 64) {
-  void* p = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) {
-    std::perror("mmap");
-    std::exit(1);
-  }
-  data_ = static_cast<uint8_t*>(p);
-  uint64_t state = 0x9e3779b97f4a7c15;
-  for (int64_t i = 0; i < size_; i += 8) {
-    state ^= state << 13;  // Marsaglia's xorshift64
-    state ^= state >> 7;
-    state ^= state << 17;
-    std::memcpy(data_ + i, &state, 8);
-  }
-}
-
-Buffer::~Buffer() { munmap(data_, size_); }
 
 double ReadBandwidth(absl::Span<const uint8_t> slice, ThreadPool& pool) {
   const int64_t share = static_cast<int64_t>(slice.size()) / pool.size() / 64 * 64;
-  const double start = Seconds();
+  const int64_t start = MonotonicNanoseconds();
   pool.Run([&](int thread) { g_sink = Sum(slice.data() + thread * share, share); });
-  return static_cast<double>(share * pool.size()) / (Seconds() - start);
+  return static_cast<double>(share * pool.size()) / SecondsSince(start);
 }
 
 absl::Span<const Peak> Int8Peaks() { return kInt8; }
@@ -170,9 +168,9 @@ const Peak* BestPeak(absl::Span<const Peak> peaks) {
 
 double MeasurePeak(const Peak& peak, ThreadPool& pool) {
   constexpr int64_t kRounds = 400000;
-  const double start = Seconds();
+  const int64_t start = MonotonicNanoseconds();
   pool.Run([&](int) { peak.run(kRounds); });
-  return static_cast<double>(kRounds * peak.ops_per_round * pool.size()) / (Seconds() - start);
+  return static_cast<double>(kRounds * peak.ops_per_round * pool.size()) / SecondsSince(start);
 }
 
 }  // namespace quire
