@@ -26,8 +26,10 @@ class ThreadPool {
   // Waiting threads spin briefly, then sleep.
   void Run(absl::FunctionRef<void(int thread)> task);
 
-  // Calls task(i, thread) once for every i in [0, n), handed out one by one as threads become free.
-  // Waits for no thread that has not begun: where processors are short, those that run do the work.
+  // Calls task(i, thread) once for every i in [0, n). Each thread has a stretch of its own to begin
+  // with, in order, and then takes from the others'. Waits for no thread that has not begun: where
+  // processors are short, those that run do the work. n beyond 2^30 is for the caller's thread
+  // alone.
   void ParallelFor(int64_t n, absl::FunctionRef<void(int64_t i, int thread)> task);
 
  private:

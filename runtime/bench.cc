@@ -265,6 +265,8 @@ absl::Status BenchWorker(const std::string& path, const BenchOptions& options) {
       {"prefill_tokens_per_second", rate(second->prefilled, second->prefill_seconds)},
       {"decode_tokens_per_second",
        rate(static_cast<int64_t>(second->tokens.size()) - 1, second->decode_seconds)},
+      {"decode_bytes_per_token", session.model().decode_bytes()},
+      {"prefill_ops_per_token", PrefillOps(session.model())},
       {"kv_cache_bytes", session.transformer().kv_cache_bytes()},
       {"scratch_bytes", session.transformer().scratch_bytes()},
       {"threads", session.pool().size()},
