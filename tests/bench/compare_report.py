@@ -8,7 +8,7 @@ GOALS = [  # what, of which samples, better is, wanted
     ("... llama.cpp's default takes", "first_token_ms", "llama-q4_0", "quire-q4", ">=", 10, "x"),
     ("... and without repacking", "first_token_ms", "llama-q4_0-mapped", "quire-q4", ">=", 3.5, "x"),
     ("cold start to first token, beside a plain read of the file", "cold_share", "quire-q4", None, "<=", 1.1, "x"),
-    ("decode, of the read bandwidth of the same minute", "decode_share", "quire-q4", None, ">=", 0.9, ""),
+    ("decode, of the read bandwidth, measured in turns with it", "decode_share", "quire-q4", None, ">=", 0.9, ""),
     ("decode, beside llama.cpp Q4_0", "decode_tokens_per_second", "quire-q4", "llama-q4_0", ">=", 1.2, "x"),
     ("decode, beside llama.cpp Q4_K_M", "decode_tokens_per_second", "quire-q4", "llama-q4_k_m", ">=", 1.35, "x"),
     ("prefill, of the int8 peak of the same minute", "prefill_share", "quire-q4", None, ">=", 0.55, ""),
@@ -23,7 +23,7 @@ def derive(sample):
     limit = {key: max(sample["before"][key], sample["after"][key]) for key in sample["before"]}
     sample = dict(sample, read_limit=limit["read_bytes_per_second"], ops_limit=limit["ops_per_second"])
     if "decode_bytes_per_token" in sample:
-        sample["decode_share"] = sample["decode_tokens_per_second"] * sample["decode_bytes_per_token"] / limit["read_bytes_per_second"]
+        sample["decode_share"] = sample["decode_tokens_per_second"] * sample["decode_bytes_per_token"] / sample["memory_read_bytes_per_second"]
         sample["prefill_share"] = sample["prefill_tokens_per_second"] * sample["prefill_ops_per_token"] / limit["ops_per_second"]
         sample["own_bytes"] = max(0, sample["rss_anon_bytes"] - sample["kv_cache_bytes"])
     if "cold_first_token_ms" in sample:
