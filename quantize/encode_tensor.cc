@@ -15,40 +15,44 @@ namespace {
 // Input of a chunk: reading, encoding and writing it stay in a core's cache.
 constexpr int64_t kChunkInputBytes = 512 << 10;
 
+// What is encoded at a time: whole units.
+struct Step {
+  int64_t units;
+  int64_t row_bytes;      // of input
+  int64_t scratch_bytes;  // of a thread, beside input and output
+};
+
 // How a tensor is cut and how many threads and buffers work on it, within a memory budget.
 struct Plan {
   int threads;
   int64_t chunk_units, chunks, slots;
 
-  // Units of `input_bytes` each.
-  static absl::StatusOr<Plan> Make(const Geometry& geometry, int64_t input_bytes,
+  static absl::StatusOr<Plan> Make(const Geometry& geometry, const Step& step,
                                    const TensorSink& sink) {
-    // EncodeUnit's own scratch: a panel's columns side by side and a value for each group.
-    const int64_t scratch_bytes =
-        geometry.layout == Layout::kPanels
-            ? (geometry.padded_cols() + geometry.groups()) * kPanelRows * 4
-            : 0;
+    const int64_t step_input_bytes = step.units * geometry.unit_rows() * step.row_bytes;
+    const int64_t step_output_bytes = step.units * geometry.unit_bytes();
+    const int64_t steps = (geometry.units() + step.units - 1) / step.units;
     Plan plan;
     plan.threads = sink.pool.size();
-    plan.chunk_units =
-        std::min(geometry.units(),
-                 std::max<int64_t>(1, kChunkInputBytes / std::max<int64_t>(1, input_bytes)));
+    int64_t chunk_steps = std::min(
+        steps, std::max<int64_t>(1, kChunkInputBytes / std::max<int64_t>(1, step_input_bytes)));
     while (true) {
       plan.slots = plan.threads == 1 ? 1 : 2 * plan.threads + 2;
-      const int64_t chunk_bytes = plan.chunk_units * input_bytes + scratch_bytes;
+      const int64_t chunk_bytes = chunk_steps * step_input_bytes + step.scratch_bytes;
       const int64_t needed =
-          plan.threads * chunk_bytes + plan.slots * plan.chunk_units * geometry.unit_bytes();
+          plan.threads * chunk_bytes + plan.slots * chunk_steps * step_output_bytes;
       if (needed <= sink.memory_budget) break;
-      if (plan.chunk_units > 1) {
-        plan.chunk_units = (plan.chunk_units + 1) / 2;
+      if (chunk_steps > 1) {
+        chunk_steps = (chunk_steps + 1) / 2;
       } else if (plan.threads > 1) {
         --plan.threads;
       } else {
         return absl::ResourceExhaustedError(absl::StrCat(
-            "encoding ", geometry.unit_rows(), " rows of ", geometry.cols, " columns takes ",
-            needed, " bytes, the memory budget is ", sink.memory_budget));
+            "encoding ", step.units * geometry.unit_rows(), " rows of ", geometry.cols,
+            " columns takes ", needed, " bytes, the memory budget is ", sink.memory_budget));
       }
     }
+    plan.chunk_units = chunk_steps * step.units;
     plan.chunks = (geometry.units() + plan.chunk_units - 1) / plan.chunk_units;
     return plan;
   }
@@ -121,14 +125,14 @@ class OrderedAppender {
   EncodingError error_;
 };
 
-// Reads, encodes and appends all units. read(first_row, n_rows, Input* out); encode(rows, n_rows,
-// unit, error).
+// Reads, encodes and appends all units, a step at a time. read(first_row, n_rows, Input* out);
+// encode(rows, n_rows, units, error).
 template <typename Input, typename Read, typename Encode>
-absl::StatusOr<EncodingError> Produce(const Geometry& geometry, int64_t row_elements,
+absl::StatusOr<EncodingError> Produce(const Geometry& geometry, const Step& step,
                                       const TensorSink& sink, Read read, Encode encode) {
-  const int64_t unit_rows = geometry.unit_rows();
-  absl::StatusOr<Plan> plan =
-      Plan::Make(geometry, unit_rows * row_elements * static_cast<int64_t>(sizeof(Input)), sink);
+  const int64_t unit_rows = geometry.unit_rows(), step_rows = step.units * unit_rows;
+  const int64_t row_elements = step.row_bytes / static_cast<int64_t>(sizeof(Input));
+  absl::StatusOr<Plan> plan = Plan::Make(geometry, step, sink);
   if (!plan.ok()) return plan.status();
   OrderedAppender appender(*plan, sink.append);
   std::atomic<int64_t> next_chunk{0};
@@ -149,10 +153,9 @@ absl::StatusOr<EncodingError> Produce(const Geometry& geometry, int64_t row_elem
       if (!status.ok()) return appender.Fail(status);
       slot->bytes.resize(n_units * geometry.unit_bytes());
       slot->error = EncodingError();
-      for (int64_t unit = 0; unit < n_units; ++unit) {
-        encode(rows.data() + unit * unit_rows * row_elements,
-               std::min(unit_rows, n_rows - unit * unit_rows),
-               slot->bytes.data() + unit * geometry.unit_bytes(), &slot->error);
+      for (int64_t row = 0; row < n_rows; row += step_rows) {
+        encode(rows.data() + row * row_elements, std::min(step_rows, n_rows - row),
+               slot->bytes.data() + row / unit_rows * geometry.unit_bytes(), &slot->error);
       }
       appender.Put(chunk);
     }
@@ -171,28 +174,48 @@ absl::Status CheckFinite(const Geometry& geometry, int64_t first_row,
                    std::isnan(rows[i]) ? "NaN" : "infinite", ": weights must be finite"));
 }
 
+struct CheckedRead {
+  const Geometry& geometry;
+  ReadRows read;
+  absl::Status operator()(int64_t first_row, int64_t n_rows, float* out) const {
+    absl::Status status = read(first_row, n_rows, out);
+    if (!status.ok()) return status;
+    return CheckFinite(geometry, first_row, absl::MakeSpan(out, n_rows * geometry.cols));
+  }
+};
+
 }  // namespace
 
 absl::StatusOr<EncodingError> EncodeTensor(const Geometry& geometry, const int8_t* codebook,
                                            const float* column_weights, ReadRows read,
                                            const TensorSink& sink) {
+  // EncodeUnit's own: a panel's columns side by side and a value for each group.
+  const int64_t scratch_bytes = geometry.layout == Layout::kPanels
+                                    ? (geometry.padded_cols() + geometry.groups()) * kPanelRows * 4
+                                    : 0;
   return Produce<float>(
-      geometry, geometry.cols, sink,
-      [&](int64_t first_row, int64_t n_rows, float* out) {
-        absl::Status status = read(first_row, n_rows, out);
-        if (status.ok())
-          status = CheckFinite(geometry, first_row, absl::MakeSpan(out, n_rows * geometry.cols));
-        return status;
-      },
+      geometry, {1, geometry.cols * 4, scratch_bytes}, sink, CheckedRead{geometry, read},
       [&](const float* rows, int64_t n_rows, uint8_t* unit, EncodingError* error) {
         EncodeUnit(geometry, codebook, column_weights, rows, n_rows, unit, error);
+      });
+}
+
+absl::StatusOr<EncodingError> EncodeTensorWithFeedback(const Geometry& geometry,
+                                                       const int8_t* codebook,
+                                                       const ErrorFeedback& feedback, ReadRows read,
+                                                       const TensorSink& sink) {
+  return Produce<float>(
+      geometry, {kFeedbackRows / kPanelRows, geometry.cols * 4, FeedbackScratchBytes(geometry)},
+      sink, CheckedRead{geometry, read},
+      [&](const float* rows, int64_t n_rows, uint8_t* units, EncodingError* error) {
+        EncodeWithFeedback(geometry, codebook, feedback, rows, n_rows, units, error);
       });
 }
 
 absl::Status RepackTensor(const Geometry& geometry, ReadBlocks read, const TensorSink& sink) {
   const int64_t block_bytes =
       Info(geometry.encoding).scale_bytes + kGroupColumns * Info(geometry.encoding).code_bits / 8;
-  return Produce<uint8_t>(geometry, geometry.groups() * block_bytes, sink, read,
+  return Produce<uint8_t>(geometry, {1, geometry.groups() * block_bytes, 0}, sink, read,
                           [&](const uint8_t* rows, int64_t n_rows, uint8_t* unit, EncodingError*) {
                             RepackGgmlUnit(geometry, rows, n_rows, unit);
                           })

@@ -13,6 +13,7 @@
 #include "format/packed_layout.h"
 #include "format/thread_pool.h"
 #include "quantize/encode.h"
+#include "quantize/error_feedback.h"
 
 namespace quire {
 
@@ -26,7 +27,7 @@ using ReadBlocks = absl::FunctionRef<absl::Status(int64_t first_row, int64_t n_r
 // the caller's.
 using AppendBytes = std::function<absl::Status(absl::Span<const uint8_t> bytes)>;
 
-// What both functions share.
+// What all functions share.
 struct TensorSink {
   ThreadPool& pool;
   AppendBytes append;
@@ -43,6 +44,12 @@ struct TensorSink {
 absl::StatusOr<EncodingError> EncodeTensor(const Geometry& geometry, const int8_t* codebook,
                                            const float* column_weights, ReadRows read,
                                            const TensorSink& sink);
+
+// The same as EncodeWithFeedback (error_feedback.h) does, for a geometry that it takes.
+absl::StatusOr<EncodingError> EncodeTensorWithFeedback(const Geometry& geometry,
+                                                       const int8_t* codebook,
+                                                       const ErrorFeedback& feedback, ReadRows read,
+                                                       const TensorSink& sink);
 
 // Carries a tensor of GGUF blocks over bit for bit. Preconditions of RepackGgmlUnit (encode.h).
 absl::Status RepackTensor(const Geometry& geometry, ReadBlocks read, const TensorSink& sink);

@@ -1,6 +1,10 @@
 #include "quantize/quantize_command.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -9,22 +13,28 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "format/command_line.h"
+#include "format/file.h"
 #include "format/model_file.h"
 #include "format/process_memory.h"
 #include "format/writer.h"
+#include "quantize/calibrated_file.h"
+#include "quantize/calibration_text.h"
 #include "quantize/quantize_file.h"
 #include "quantize/scheme.h"
+#include "runtime/session.h"
 
 namespace quire {
 namespace {
 
 struct Options {
-  std::string source, output, type;
+  std::string source, output, type, text_file;
   std::vector<std::string> keep;
   ByteSize memory_budget{int64_t{512} << 20};
   int64_t threads = DefaultThreads();
-  bool force = false, json = false;
+  bool calibrate = false, force = false, json = false;
 };
+
+constexpr int64_t kMaxTextBytes = int64_t{1} << 30;
 
 const char* TypeName(int encoding) { return Info(static_cast<Encoding>(encoding)).name; }
 
@@ -71,6 +81,61 @@ void PrintText(const ModelFile& source, const ModelFile& output,
       seconds, LayerBitsPerWeight(output.manifest()), HumanBytes(peak_rss_anon_bytes));
 }
 
+// "quantize: layer 3 of 30, 45 s left" on a terminal.
+class LayerProgress {
+ public:
+  explicit LayerProgress(int64_t layers) : layers_(layers) {}
+  ~LayerProgress() {
+    if (terminal_) std::cerr << "\r\x1b[K" << std::flush;
+  }
+  void Update(double part) {
+    if (first_ < 0) first_ = part;
+    if (!terminal_) return;
+    const double seconds = static_cast<double>(MonotonicNanoseconds() - start_) * 1e-9;
+    const int64_t layer = std::min(layers_, static_cast<int64_t>(part * layers_) + 1);
+    std::cerr << absl::StreamFormat("\r\x1b[Kquantize: layer %d of %d", layer, layers_);
+    if (part > first_) {
+      std::cerr << absl::StreamFormat(", %.0f s left", seconds / (part - first_) * (1 - part));
+    }
+    std::cerr << std::flush;
+  }
+
+ private:
+  const int64_t layers_;
+  const bool terminal_ = isatty(STDERR_FILENO);
+  const int64_t start_ = MonotonicNanoseconds();
+  double first_ = -1;  // what an earlier run had done
+};
+
+absl::StatusOr<std::vector<QuantizedTensor>> QuantizeCalibrated(const Options& options,
+                                                                const pb::Manifest& plan) {
+  std::string text(CalibrationText());
+  if (!options.text_file.empty()) {
+    absl::StatusOr<std::string> file = ReadWholeFile(options.text_file, kMaxTextBytes);
+    if (!file.ok()) return file.status();
+    text = *std::move(file);
+  }
+  SessionOptions session_options;
+  session_options.threads = options.threads;
+  absl::StatusOr<std::unique_ptr<Session>> session = Session::Open(options.source, session_options);
+  if (!session.ok()) return session.status();
+  const absl::StatusOr<std::vector<int32_t>> tokens = CalibrationTokens(**session, text);
+  if (!tokens.ok()) return tokens.status();
+  LayerProgress progress(plan.config().n_layers());
+  return QuantizeFileCalibrated(**session, plan, *tokens,
+                                {options.output, options.force, options.memory_budget.bytes},
+                                [&](double part) { progress.Update(part); });
+}
+
+absl::StatusOr<std::vector<QuantizedTensor>> QuantizePlainly(const Options& options,
+                                                             const ModelFile& source,
+                                                             const pb::Manifest& plan) {
+  ThreadPool pool(static_cast<int>(options.threads));
+  Progress progress("quantize", source.mapping().size());
+  return QuantizeFile(source, plan, options.output, options.force, options.memory_budget.bytes,
+                      pool, [&](int64_t done_bytes) { progress.Update(done_bytes); });
+}
+
 absl::Status Quantize(const Options& options) {
   const int64_t start = MonotonicNanoseconds();
   PeakAnonymousMemory peak_anonymous;
@@ -88,14 +153,9 @@ absl::Status Quantize(const Options& options) {
   if (!status.ok()) return status;
   absl::StatusOr<pb::Manifest> plan = PlanQuantization(*source, **scheme, rules);
   if (!plan.ok()) return plan.status();
-  absl::StatusOr<std::vector<QuantizedTensor>> tensors;
-  {
-    ThreadPool pool(static_cast<int>(options.threads));
-    Progress progress("quantize", source->mapping().size());
-    tensors =
-        QuantizeFile(*source, *plan, options.output, options.force, options.memory_budget.bytes,
-                     pool, [&](int64_t done_bytes) { progress.Update(done_bytes); });
-  }
+  const absl::StatusOr<std::vector<QuantizedTensor>> tensors =
+      options.calibrate ? QuantizeCalibrated(options, *plan)
+                        : QuantizePlainly(options, *source, *plan);
   if (!tensors.ok()) return tensors.status();
   absl::StatusOr<ModelFile> output = ModelFile::Open(options.output);
   if (!output.ok()) return output.status();
@@ -121,6 +181,10 @@ int QuantizeCommand(absl::Span<char* const> args) {
       {"--keep", &options.keep,
        "PATTERN=TYPE: another type for the matrices of these names (\"layers.*.w_down=q8\"); may "
        "be repeated, the last that matches holds"},
+      {"--calibrate", &options.calibrate,
+       "run a text through the model and round each weight so that the layers' outputs stay as "
+       "close as they can: slower, better; goes on where a killed run of the same command stopped"},
+      {"-f", &options.text_file, "the text for --calibrate (without: a built-in one)"},
       {"--memory-budget", &options.memory_budget, "most anonymous memory to use"},
       {"--threads", &options.threads, "threads"},
       {"--force", &options.force, "replace DST.quire if it exists, once the new file is whole"},
@@ -135,6 +199,10 @@ int QuantizeCommand(absl::Span<char* const> args) {
   }
   if (options.threads < 1 || options.threads > 1024) {
     std::cerr << "quire quantize: --threads wants 1 to 1024\n";
+    return kExitUsage;
+  }
+  if (!options.text_file.empty() && !options.calibrate) {
+    std::cerr << "quire quantize: -f is the text for --calibrate\n";
     return kExitUsage;
   }
   options.source = positional[0];

@@ -13,6 +13,7 @@
 #include "format/packed_layout.h"
 #include "format/writer.h"
 #include "quantize/encode_tensor.h"
+#include "quantize/stored_rows.h"
 
 namespace quire {
 namespace {
@@ -29,20 +30,6 @@ bool IsCarried(const TensorView& tensor, const pb::Manifest& plan, const pb::Ten
   if (static_cast<Layout>(entry.layout()) != tensor.geometry.layout) return false;
   const int8_t* codebook = CodebookOf(plan, entry);
   return codebook == nullptr || std::equal(codebook, codebook + kCodebookSize, tensor.codebook);
-}
-
-// Decodes whole units of a stored tensor. Padding is dropped.
-absl::Status DecodeRows(const TensorView& tensor, int64_t first_row, int64_t n_rows, float* out) {
-  const Geometry& g = tensor.geometry;
-  static thread_local std::vector<float> unit;
-  unit.resize(g.unit_rows() * g.padded_cols());
-  for (int64_t row = 0; row < n_rows; row += g.unit_rows()) {
-    DecodeUnit(g, tensor.codebook, tensor.data, (first_row + row) / g.unit_rows(), unit.data());
-    for (int64_t r = 0; r < std::min(g.unit_rows(), n_rows - row); ++r) {
-      std::copy_n(unit.data() + r * g.padded_cols(), g.cols, out + (row + r) * g.cols);
-    }
-  }
-  return absl::OkStatus();
 }
 
 // Damage must not get a new, matching checksum.
@@ -130,9 +117,16 @@ absl::StatusOr<pb::Manifest> PlanQuantization(const ModelFile& source, const Sch
   return plan;
 }
 
+absl::StatusOr<EncodingError> EncodePlainly(absl::string_view, const Geometry& geometry,
+                                            const int8_t* codebook, ReadRows read,
+                                            const TensorSink& sink) {
+  return EncodeTensor(geometry, codebook, nullptr, read, sink);
+}
+
 absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFile(
     const ModelFile& source, const pb::Manifest& plan, const std::string& path, bool overwrite,
-    int64_t memory_budget, ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress) {
+    int64_t memory_budget, ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress,
+    const EncodeNamed& encode) {
   std::string tokenizer;
   if (source.has_tokenizer()) {
     absl::Status status = source.LoadTokenizer().status();  // checks it
@@ -162,10 +156,11 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFile(
     if (status.ok() && result.carried) {
       status = Carry(tensor, **writer);
     } else if (status.ok()) {
-      absl::StatusOr<EncodingError> error = EncodeTensor(
-          GeometryOf(entry), CodebookOf(plan, entry), nullptr,
+      absl::StatusOr<EncodingError> error = encode(
+          tensor.name, GeometryOf(entry), CodebookOf(plan, entry),
           [&](int64_t first_row, int64_t n_rows, float* out) {
-            return DecodeRows(tensor, first_row, n_rows, out);
+            DecodeRows(tensor, first_row, n_rows, out);
+            return absl::OkStatus();
           },
           sink);
       status = error.status();

@@ -3,6 +3,7 @@
 #define QUIRE_QUANTIZE_QUANTIZE_FILE_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "format/manifest.pb.h"
 #include "format/model_file.h"
 #include "format/thread_pool.h"
+#include "quantize/encode_tensor.h"
 #include "quantize/scheme.h"
 
 namespace quire {
@@ -38,13 +40,25 @@ struct QuantizedTensor {
   bool carried = false;  // it already had the encoding
 };
 
+// Encodes the tensor of this name, whose rows `read` gives: EncodeTensor, or better for what is
+// known about its inputs.
+using EncodeNamed = std::function<absl::StatusOr<EncodingError>(
+    absl::string_view name, const Geometry& geometry, const int8_t* codebook, ReadRows read,
+    const TensorSink& sink)>;
+// EncodeTensor.
+absl::StatusOr<EncodingError> EncodePlainly(absl::string_view name, const Geometry& geometry,
+                                            const int8_t* codebook, ReadRows read,
+                                            const TensorSink& sink);
+
 // Carries a plan out: writes `path`, its tensors in the order of the plan. Peak anonymous memory
 // stays under memory_budget bytes beyond what the process has. `progress` hears of source bytes
 // done, from this thread. DataLoss where a tensor's checksum differs; FailedPrecondition where a
-// weight is NaN or infinite. On any error there is no output.
+// weight is NaN or infinite. On any error there is no output. `encode` encodes what does not keep
+// its bytes, called from this thread, in the order of the plan.
 absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFile(
     const ModelFile& source, const pb::Manifest& plan, const std::string& path, bool overwrite,
-    int64_t memory_budget, ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress);
+    int64_t memory_budget, ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress,
+    const EncodeNamed& encode = EncodePlainly);
 
 }  // namespace quire
 

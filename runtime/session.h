@@ -60,6 +60,7 @@ class Session {
   const KernelTable& kernels() const { return kernels_; }
   ThreadPool& pool() { return pool_; }
   Transformer& transformer() { return *transformer_; }
+  const Transformer& transformer() const { return *transformer_; }
   const LayerFeed& feed() const { return *feed_; }
   double open_ms() const { return open_ms_; }  // Model::Open: mapping, header, manifest
 

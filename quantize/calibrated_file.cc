@@ -1,0 +1,78 @@
+#include "quantize/calibrated_file.h"
+
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "quantize/layer_quantizer.h"
+#include "quantize/work_file.h"
+
+namespace quire {
+
+absl::StatusOr<std::vector<int32_t>> CalibrationTokens(const Session& session,
+                                                       absl::string_view text) {
+  const absl::StatusOr<Tokenizer> tokenizer = session.LoadTokenizer();
+  if (!tokenizer.ok()) return tokenizer.status();
+  absl::StatusOr<std::vector<int32_t>> tokens = tokenizer->Encode(text);
+  if (!tokens.ok()) return tokens.status();
+  const size_t ctx = session.transformer().ctx();
+  if (tokens->size() < ctx) {
+    return absl::FailedPreconditionError(absl::StrCat("the calibration text has ", tokens->size(),
+                                                      " tokens, wanted are ", ctx, " or more"));
+  }
+  tokens->resize(tokens->size() / ctx * ctx);
+  // A model whose texts begin with a token says so by the empty text.
+  const absl::StatusOr<std::vector<int32_t>> empty = tokenizer->Encode("");
+  if (!empty.ok()) return empty.status();
+  if (!empty->empty() && tokenizer->bos_id() == empty->front()) {
+    for (size_t i = 0; i < tokens->size(); i += ctx) (*tokens)[i] = empty->front();
+  }
+  return tokens;
+}
+
+absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFileCalibrated(
+    Session& session, const pb::Manifest& plan, absl::Span<const int32_t> tokens,
+    const CalibratedFileOptions& options, absl::FunctionRef<void(double part)> progress) {
+  const int n_layers = static_cast<int>(plan.config().n_layers());
+  std::unique_ptr<WorkFile> work;
+  std::unique_ptr<LayerQuantizer> layers;
+  const auto tell = [&](double part) {
+    progress((static_cast<double>(work->layers_done()) + part) / n_layers);
+  };
+  // Opened when the output has its room on the disk.
+  const auto open = [&] {
+    absl::StatusOr<std::unique_ptr<WorkFile>> file =
+        WorkFile::Open(absl::StrCat(options.path, ".unfinished"),
+                       LayerQuantizer::WorkShape(session, plan, tokens));
+    if (!file.ok()) return file.status();
+    work = *std::move(file);
+    absl::StatusOr<std::unique_ptr<LayerQuantizer>> quantizer =
+        LayerQuantizer::Create(session, plan, tokens, *work, options.memory_budget);
+    if (!quantizer.ok()) return quantizer.status();
+    layers = *std::move(quantizer);
+    tell(0);
+    return absl::OkStatus();
+  };
+  const auto encode = [&](absl::string_view name, const Geometry& geometry, const int8_t* codebook,
+                          ReadRows read, const TensorSink& sink) -> absl::StatusOr<EncodingError> {
+    if (layers == nullptr) {
+      if (absl::Status status = open(); !status.ok()) return status;
+    }
+    const LayerQuantizer::Place* place = layers->Find(name);
+    if (place == nullptr) return EncodePlainly(name, geometry, codebook, read, sink);
+    while (work->layers_done() <= place->layer) {
+      if (absl::Status status = layers->QuantizeLayer(tell); !status.ok()) return status;
+    }
+    if (absl::Status status = sink.append(layers->Bytes(*place)); !status.ok()) return status;
+    return layers->Error(*place);
+  };
+  absl::StatusOr<std::vector<QuantizedTensor>> result = QuantizeFile(
+      session.model().file(), plan, options.path, options.overwrite, options.memory_budget,
+      session.pool(), [](int64_t) {}, encode);
+  if (result.ok() && work != nullptr) {
+    if (absl::Status status = work->Remove(); !status.ok()) return status;
+  }
+  return result;
+}
+
+}  // namespace quire

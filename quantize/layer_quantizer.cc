@@ -1,0 +1,253 @@
+#include "quantize/layer_quantizer.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "format/manifest_check.h"
+#include "quantize/encode_tensor.h"
+#include "quantize/error_feedback.h"
+#include "quantize/stored_rows.h"
+
+namespace quire {
+namespace {
+
+using LayerInput = Transformer::LayerInput;
+
+struct LayerMatrix {
+  const char* name;
+  Matrix Layer::* member;
+};
+// Matrices that multiply the same input.
+struct Stage {
+  LayerInput input;
+  int begin, end;  // in kMatrices
+};
+constexpr LayerMatrix kMatrices[kMatricesOfLayer] = {
+    {"wq", &Layer::wq},        {"wk", &Layer::wk},         {"wv", &Layer::wv},
+    {"wo", &Layer::wo},        {"w_gate", &Layer::w_gate}, {"w_up", &Layer::w_up},
+    {"w_down", &Layer::w_down}};
+
+constexpr Stage kStages[] = {{LayerInput::kQkv, 0, 3},
+                             {LayerInput::kWo, 3, 4},
+                             {LayerInput::kGateUp, 4, 6},
+                             {LayerInput::kDown, 6, 7}};
+
+std::string NameOf(int64_t layer, int matrix) {
+  return absl::StrCat("layers.", layer, ".", kMatrices[matrix].name);
+}
+
+bool GoOn(LayerInput, const float*, int64_t, int64_t) { return true; }
+
+const int8_t* CodebookOf(const pb::Manifest& plan, const pb::TensorEntry& entry) {
+  if (!entry.has_codebook()) return nullptr;
+  return reinterpret_cast<const int8_t*>(plan.codebooks(entry.codebook()).values().data());
+}
+
+// The part of a plan's file that holds the layers.
+struct Extent {
+  int64_t begin = INT64_MAX, end = 0;
+  void Add(const pb::TensorEntry& entry) {
+    begin = std::min<int64_t>(begin, entry.offset());
+    end = std::max<int64_t>(end, entry.offset() + entry.bytes());
+  }
+};
+Extent LayersOf(const pb::Manifest& plan) {
+  Extent extent;
+  for (const pb::TensorEntry& entry : plan.tensors()) {
+    if (entry.name().rfind("layers.", 0) == 0) extent.Add(entry);
+  }
+  return extent;
+}
+
+}  // namespace
+
+WorkFile::Shape LayerQuantizer::WorkShape(const Session& session, const pb::Manifest& plan,
+                                          absl::Span<const int32_t> tokens) {
+  // Changes whenever the same input would give other bytes.
+  constexpr uint64_t kAlgorithm = 1;
+  const ModelFile& source = session.model().file();
+  const Extent layers = LayersOf(plan);
+  std::string everything = absl::StrCat(session.transformer().ctx(), " ");
+  source.manifest().AppendToString(&everything);  // with the checksums of all weights
+  plan.AppendToString(&everything);
+  WorkFile::Shape shape;
+  shape.fingerprint =
+      XXH3_64bits_withSeed(tokens.data(), tokens.size() * sizeof(int32_t),
+                           XXH3_64bits_withSeed(everything.data(), everything.size(), kAlgorithm));
+  shape.layers = source.config().n_layers();
+  shape.state_floats = static_cast<int64_t>(tokens.size()) * source.config().hidden_dim();
+  shape.encoded_bytes = layers.end - layers.begin;
+  return shape;
+}
+
+absl::StatusOr<std::unique_ptr<LayerQuantizer>> LayerQuantizer::Create(
+    Session& session, const pb::Manifest& plan, absl::Span<const int32_t> tokens, WorkFile& work,
+    int64_t memory_budget) {
+  std::unique_ptr<LayerQuantizer> self(
+      new LayerQuantizer(session, plan, tokens, work, memory_budget));
+  if (absl::Status status = self->CheckBudget(); !status.ok()) return status;
+
+  self->first_offset_ = LayersOf(plan).begin;
+  const ModelFile& source = session.model().file();
+  absl::flat_hash_map<absl::string_view, int> indexes;
+  for (int i = 0; i < plan.tensors_size(); ++i) indexes.emplace(plan.tensors(i).name(), i);
+  for (int layer = 0; layer < static_cast<int>(source.config().n_layers()); ++layer) {
+    for (int matrix = 0; matrix < kMatricesOfLayer; ++matrix) {
+      const std::string name = NameOf(layer, matrix);
+      const int tensor = indexes.at(name);
+      const Encoding to = static_cast<Encoding>(plan.tensors(tensor).encoding());
+      if (Info(to).scale_bytes == 0 || source.Find(name)->geometry.encoding == to) continue;
+      self->places_.emplace(name, Place{tensor, layer, matrix});
+    }
+  }
+  if (work.layers_done() == 0) {
+    const int64_t hidden_dim = self->model_.config().hidden_dim();
+    for (size_t t = 0; t < tokens.size(); t += Transformer::kBatchTokens) {
+      self->transformer_.EmbedTokens(tokens.subspan(t, Transformer::kBatchTokens),
+                                     work.states() + t * hidden_dim);
+    }
+  }
+  return self;
+}
+
+absl::Status LayerQuantizer::CheckBudget() {
+  int64_t cols = 0;
+  for (const LayerMatrix& m : kMatrices) {
+    cols = std::max(cols, (model_.layers()[0].*m.member).geometry.cols);
+  }
+  // The second moments; a batch of inputs, twice; and what encodes a few rows at a time.
+  const int64_t row_bytes = cols * static_cast<int64_t>(sizeof(float));
+  const int64_t needed = SymmetricMatrix::Bytes(cols) + transformer_.scratch_bytes() +
+                         2 * Transformer::kBatchTokens * row_bytes + 4 * kFeedbackRows * row_bytes;
+  if (needed <= memory_budget_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("calibrating with ", cols, " columns takes at least ", needed,
+                   " bytes of memory, the budget is ", memory_budget_, " (--memory-budget)"));
+}
+
+void LayerQuantizer::ForEachBatch(
+    absl::FunctionRef<void(int64_t position, int64_t n, float* x)> run) {
+  const int64_t hidden_dim = model_.config().hidden_dim(), tokens = tokens_.size();
+  for (int64_t first = 0; first < tokens;) {
+    const int64_t position = first % transformer_.ctx();
+    const int64_t n =
+        std::min({Transformer::kBatchTokens, tokens - first, transformer_.ctx() - position});
+    run(position, n, work_.next_states() + first * hidden_dim);
+    first += n;
+  }
+}
+
+// Second moments of a stage's input, every stage before it finished. The attention block's states
+// become those behind it where the feed-forward block's turn begins.
+SymmetricMatrix LayerQuantizer::Collect(const Layer& layer, Transformer::LayerInput input) {
+  int64_t cols = 0;
+  for (const Stage& stage : kStages) {
+    if (stage.input == input) cols = (layer.*kMatrices[stage.begin].member).geometry.cols;
+  }
+  SymmetricMatrix moments(cols);
+  const auto observe = [&](LayerInput seen, const float* x, int64_t stride, int64_t n) {
+    if (seen != input) return true;
+    moments.AddOuterProducts(x, stride, n, pool_);
+    return false;
+  };
+  ForEachBatch([&](int64_t position, int64_t n, float* x) {
+    if (input == LayerInput::kQkv || input == LayerInput::kWo) {
+      transformer_.RunAttention(layer, position, n, x, observe);
+    } else {
+      transformer_.RunFeedForward(layer, n, x, observe);
+    }
+  });
+  return moments;
+}
+
+absl::Status LayerQuantizer::QuantizeMatrix(const Place& place, const ErrorFeedback& feedback,
+                                            Matrix* matrix, EncodingError* error) {
+  const pb::TensorEntry& entry = plan_.tensors(place.tensor);
+  const TensorView& tensor = *model_.file().Find(entry.name());
+  const Geometry geometry = GeometryOf(entry);
+  const int8_t* codebook = CodebookOf(plan_, entry);
+  uint8_t* const begin = work_.encoded() + (entry.offset() - first_offset_);
+  uint8_t* end = begin;
+  const TensorSink sink{
+      pool_,
+      [&](absl::Span<const uint8_t> bytes) {
+        end = std::copy(bytes.begin(), bytes.end(), end);
+        return absl::OkStatus();
+      },
+      memory_budget_ - SymmetricMatrix::Bytes(geometry.cols) - transformer_.scratch_bytes()};
+  const absl::StatusOr<EncodingError> result = EncodeTensorWithFeedback(
+      geometry, codebook, feedback,
+      [&](int64_t first_row, int64_t n_rows, float* out) {
+        DecodeRows(tensor, first_row, n_rows, out);
+        return absl::OkStatus();
+      },
+      sink);
+  if (!result.ok()) {
+    return absl::Status(result.status().code(),
+                        absl::StrCat(model_.file().path(), ": tensor \"", entry.name(),
+                                     "\": ", result.status().message()));
+  }
+  *error = *result;
+  *matrix = {geometry, codebook, begin};
+  return absl::OkStatus();
+}
+
+absl::Status LayerQuantizer::QuantizeLayer(absl::FunctionRef<void(double part)> progress) {
+  const int64_t l = work_.layers_done();
+  const Place* places[kMatricesOfLayer];
+  for (int m = 0; m < kMatricesOfLayer; ++m) places[m] = Find(NameOf(l, m));
+  Layer layer = model_.layers()[l];
+  EncodingError errors[kMatricesOfLayer];
+  std::memcpy(work_.next_states(), work_.states(),
+              tokens_.size() * model_.config().hidden_dim() * sizeof(float));
+  double done = 0;
+  for (const Stage& stage : kStages) {
+    if (stage.input == LayerInput::kGateUp) {  // the attention block is finished
+      ForEachBatch([&](int64_t position, int64_t n, float* x) {
+        transformer_.RunAttention(layer, position, n, x, GoOn);
+      });
+    }
+    if (std::any_of(places + stage.begin, places + stage.end, [](const Place* p) { return p; })) {
+      std::optional<ErrorFeedback> feedback = MakeErrorFeedback(Collect(layer, stage.input), pool_);
+      if (!feedback.has_value()) {
+        return absl::FailedPreconditionError(
+            absl::StrCat(model_.file().path(), ": the inputs of ", NameOf(l, stage.begin),
+                         " are not finite: the model cannot be calibrated"));
+      }
+      for (int m = stage.begin; m < stage.end; ++m) {
+        if (places[m] == nullptr) continue;
+        absl::Status status =
+            QuantizeMatrix(*places[m], *feedback, &(layer.*kMatrices[m].member), &errors[m]);
+        if (!status.ok()) return status;
+      }
+    }
+    progress(done += 0.25);
+  }
+  ForEachBatch(
+      [&](int64_t, int64_t n, float* x) { transformer_.RunFeedForward(layer, n, x, GoOn); });
+  if (absl::Status status = model_.CheckUnchanged(); !status.ok()) return status;
+  Extent extent;
+  for (const pb::TensorEntry& entry : plan_.tensors()) {
+    if (entry.name().rfind(absl::StrCat("layers.", l, "."), 0) == 0) extent.Add(entry);
+  }
+  return work_.FinishLayer(extent.begin - first_offset_, extent.end - extent.begin, errors);
+}
+
+const LayerQuantizer::Place* LayerQuantizer::Find(absl::string_view name) const {
+  const auto found = places_.find(name);
+  return found == places_.end() ? nullptr : &found->second;
+}
+
+absl::Span<const uint8_t> LayerQuantizer::Bytes(const Place& place) const {
+  const pb::TensorEntry& entry = plan_.tensors(place.tensor);
+  return {work_.encoded() + (entry.offset() - first_offset_), entry.bytes()};
+}
+
+}  // namespace quire

@@ -1,0 +1,17 @@
+// Rows of a stored tensor as floats.
+#ifndef QUIRE_QUANTIZE_STORED_ROWS_H_
+#define QUIRE_QUANTIZE_STORED_ROWS_H_
+
+#include <cstdint>
+
+#include "format/model_file.h"
+
+namespace quire {
+
+// Decodes rows [first_row, first_row + n_rows) x geometry.cols, row-major; padding is dropped.
+// Precondition: first_row is a multiple of geometry.unit_rows(). Thread-safe.
+void DecodeRows(const TensorView& tensor, int64_t first_row, int64_t n_rows, float* out);
+
+}  // namespace quire
+
+#endif  // QUIRE_QUANTIZE_STORED_ROWS_H_

@@ -1,0 +1,163 @@
+#include "quantize/work_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "format/file.h"
+#include "format/packed_layout.h"
+
+namespace quire {
+namespace {
+
+constexpr char kWorkMagic[8] = {'q', 'u', 'i', 'r', 'e', 'w', 'r', 'k'};
+constexpr uint32_t kWorkVersion = 1;
+constexpr int64_t kAlignment = 16384;
+
+}  // namespace
+
+struct WorkFile::Header {
+  char magic[8];
+  uint32_t version, layers;
+  uint64_t fingerprint;
+  int64_t state_floats, encoded_bytes;
+  int64_t layers_done;
+  uint64_t xxh3;  // of the header before this field, and of the records of the layers done
+};
+
+WorkFile::WorkFile(std::string path, const Shape& shape) : path_(std::move(path)), shape_(shape) {
+  static_assert(sizeof(Header) <= 64, "the header has 64 bytes");
+  const int64_t records = shape.layers * static_cast<int64_t>(sizeof(Record));
+  states_offset_ = RoundUp(64 + records, kAlignment);
+  encoded_offset_ =
+      states_offset_ +
+      RoundUp(2 * shape.state_floats * static_cast<int64_t>(sizeof(float)), kAlignment);
+  bytes_ = encoded_offset_ + RoundUp(shape.encoded_bytes, kAlignment);
+}
+
+WorkFile::~WorkFile() {
+  if (data_ != nullptr) munmap(data_, bytes_);
+  if (fd_ >= 0) close(fd_);
+}
+
+WorkFile::Record* WorkFile::RecordOf(int64_t layer) const {
+  return reinterpret_cast<Record*>(data_ + 64) + layer;
+}
+
+absl::StatusOr<std::unique_ptr<WorkFile>> WorkFile::Open(const std::string& path,
+                                                         const Shape& shape) {
+  std::unique_ptr<WorkFile> self(new WorkFile(path, shape));
+  if (absl::Status status = self->Map(); !status.ok()) return status;
+  self->layers_done_ = self->FindDone();
+  return self;
+}
+
+absl::Status WorkFile::Map() {
+  const auto error = [&](const char* what) {
+    return ErrnoStatus(errno, absl::StrCat(path_, ": ", what));
+  };
+  fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  if (fd_ < 0) return error("opening the file of unfinished work");
+  struct stat now;
+  if (fstat(fd_, &now) != 0) return error("looking at the file of unfinished work");
+  if (!S_ISREG(now.st_mode)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path_, ": is no file; unfinished work goes there"));
+  }
+  if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path_, ": another quantization to the same output is at work"));
+  }
+  if (now.st_size != bytes_ && ftruncate(fd_, 0) != 0) return error("emptying it");
+  if (ftruncate(fd_, bytes_) != 0) return error("making it longer");
+  // Blocks now, so that no write to the mapping fails later.
+  if (const int refused = posix_fallocate(fd_, 0, bytes_); refused != 0) {
+    unlink(path_.c_str());
+    return ErrnoStatus(refused,
+                       absl::StrCat(path_, ": room for ", bytes_, " bytes of unfinished work"));
+  }
+  void* data = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  if (data == MAP_FAILED) return error("mapping it");
+  data_ = static_cast<uint8_t*>(data);
+  return absl::OkStatus();
+}
+
+namespace {
+
+template <typename Header, typename Record>
+uint64_t HeaderSum(const Header& header, const Record* records) {
+  const uint64_t seed = XXH3_64bits(&header, offsetof(Header, xxh3));
+  return XXH3_64bits_withSeed(records, header.layers_done * sizeof(Record), seed);
+}
+
+}  // namespace
+
+// How many layers the file holds, of this work and undamaged; 0 also prepares the header.
+int64_t WorkFile::FindDone() const {
+  Header& header = *reinterpret_cast<Header*>(data_);
+  Header wanted{};
+  std::memcpy(wanted.magic, kWorkMagic, sizeof kWorkMagic);
+  wanted.version = kWorkVersion;
+  wanted.layers = static_cast<uint32_t>(shape_.layers);
+  wanted.fingerprint = shape_.fingerprint;
+  wanted.state_floats = shape_.state_floats;
+  wanted.encoded_bytes = shape_.encoded_bytes;
+  const bool same = std::memcmp(&header, &wanted, offsetof(Header, layers_done)) == 0 &&
+                    header.layers_done > 0 && header.layers_done <= shape_.layers &&
+                    header.xxh3 == HeaderSum(header, RecordOf(0));
+  int64_t done = same ? header.layers_done : 0;
+  for (int64_t l = 0; l < done; ++l) {
+    const Record& record = *RecordOf(l);
+    if (XXH3_64bits(data_ + encoded_offset_ + record.first, record.bytes) != record.encoded_xxh3) {
+      done = 0;
+    }
+  }
+  if (done > 0) {
+    const float* states = const_cast<WorkFile*>(this)->StatesOf(done % 2);
+    if (XXH3_64bits(states, shape_.state_floats * sizeof(float)) !=
+        RecordOf(done - 1)->states_xxh3) {
+      done = 0;
+    }
+  }
+  if (done == 0) header = wanted;
+  return done;
+}
+
+absl::Status WorkFile::Sync(int64_t offset, int64_t bytes) {
+  const int64_t begin = offset / kAlignment * kAlignment;
+  if (msync(data_ + begin, offset + bytes - begin, MS_SYNC) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, absl::StrCat(path_, ": writing unfinished work"));
+}
+
+absl::Status WorkFile::FinishLayer(int64_t first, int64_t bytes, const EncodingError* errors) {
+  Record& record = *RecordOf(layers_done_);
+  record = Record{first,
+                  bytes,
+                  XXH3_64bits(encoded() + first, bytes),
+                  XXH3_64bits(next_states(), shape_.state_floats * sizeof(float)),
+                  {}};
+  std::copy_n(errors, kMatricesOfLayer, record.errors);
+  absl::Status status = Sync(encoded_offset_ + first, bytes);
+  status.Update(Sync(reinterpret_cast<uint8_t*>(next_states()) - data_,
+                     shape_.state_floats * static_cast<int64_t>(sizeof(float))));
+  if (!status.ok()) return status;
+  Header& header = *reinterpret_cast<Header*>(data_);
+  header.layers_done = ++layers_done_;
+  header.xxh3 = HeaderSum(header, RecordOf(0));
+  return Sync(0, states_offset_);
+}
+
+absl::Status WorkFile::Remove() {
+  if (unlink(path_.c_str()) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, absl::StrCat(path_, ": deleting the file of unfinished work"));
+}
+
+}  // namespace quire

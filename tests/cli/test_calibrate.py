@@ -1,0 +1,127 @@
+"""Quantizing with calibration: better than without, the same after a kill, refused where it cannot be."""
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+EMBEDDED = ROOT / "tests" / "testdata" / "embedded"
+
+
+@pytest.fixture(scope="module")
+def source(quire, tmp_path_factory):
+    path = tmp_path_factory.mktemp("calibrate") / "f16.quire"
+    quire("convert", EMBEDDED, path, "--type", "f16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Some 6000 tokens."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text((ROOT / "quantize" / "calibration_text.txt").read_text()[:24000])
+    return path
+
+
+def test_lowers_the_divergence_on_another_text(quire, source, tmp_path):
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text((ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text())
+    base = tmp_path / "base.logits"
+    quire("perplexity", source, "-f", held_out, "--save-logits", base)
+    kld = {}
+    for name, flags in {"plain": (), "calibrated": ("--calibrate",)}.items():
+        model = tmp_path / f"{name}.quire"
+        quire("quantize", source, model, "--type", "q4", *flags)
+        quire("verify", model)
+        kld[name] = quire.json("perplexity", model, "-f", held_out, "--kl-base", base)["mean_kld"]
+    # Measured: .0199 and .0107. Without feedback between columns it is .017.
+    assert kld["calibrated"] < 0.65 * kld["plain"], kld
+
+
+def test_bytes_do_not_depend_on_threads(quire, source, text, tmp_path):
+    files = []
+    for threads in (1, 2, 3):
+        files.append(tmp_path / f"{threads}.quire")
+        quire("quantize", source, files[-1], "--type", "q4", "--calibrate", "-f", text, "--threads", threads)
+    first = files[0].read_bytes()
+    assert all(file.read_bytes() == first for file in files)
+
+
+def test_a_killed_run_is_taken_up_again(quire, source, text, tmp_path):
+    flags = ("--type", "q4_hq", "--calibrate", "-f", text)
+    whole = tmp_path / "whole.quire"
+    quire("quantize", source, whole, *flags)
+    output, unfinished = tmp_path / "out" / "m.quire", tmp_path / "out" / "m.quire.unfinished"
+    output.parent.mkdir()
+    layers = -1
+    for kills in range(3):  # each after one layer more
+        running = subprocess.Popen([quire.path, "quantize", source, output, *map(str, flags)])
+        while running.poll() is None:
+            done = layers_done(unfinished)
+            if done > max(layers, 0):
+                break
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        if not unfinished.exists():
+            break
+        assert not output.exists()
+        assert layers_done(unfinished) > layers, "the work of the run before was lost"
+        layers = layers_done(unfinished)
+    assert layers > 0, "it was never stopped on its way"
+    if not output.exists():
+        quire("quantize", source, output, *flags)
+    assert output.read_bytes() == whole.read_bytes()
+    assert list(output.parent.iterdir()) == [output], "something was left behind"
+
+
+def layers_done(unfinished):
+    """The count in the header of the file of unfinished work."""
+    if not unfinished.exists():
+        return -1
+    with open(unfinished, "rb") as file:
+        header = file.read(64)
+    return int.from_bytes(header[40:48], "little") if len(header) == 64 else -1
+
+
+def test_unfinished_work_of_other_settings_is_not_used(quire, source, text, tmp_path):
+    output, other = tmp_path / "m.quire", tmp_path / "other.quire"
+    running = subprocess.Popen([quire.path, "quantize", source, output, "--type", "q4", "--calibrate", "-f", text])
+    while running.poll() is None and layers_done(tmp_path / "m.quire.unfinished") < 1:
+        time.sleep(0.002)
+    running.kill()
+    running.wait()
+    flags = ("--type", "q4_hq", "--calibrate", "-f", text)
+    quire("quantize", source, output, *flags, "--force")
+    quire("quantize", source, other, *flags)
+    assert output.read_bytes() == other.read_bytes()
+
+
+def test_refusals(quire, source, text, tmp_path):
+    def fails(*args, code=1, words=()):
+        done = quire.run("quantize", source, tmp_path / "out.quire", "--type", "q4", *args)
+        message = done.stderr.decode()
+        assert done.returncode == code, message
+        assert all(word in message for word in words), message
+        assert not list(tmp_path.glob("out.quire*")), "something was left behind"
+
+    fails("-f", text, code=2, words=["--calibrate"])
+    short = tmp_path / "short.txt"
+    short.write_text("Too short to learn from.")
+    fails("--calibrate", "-f", short, words=["tokens, wanted are 512 or more"])
+    fails("--calibrate", "-f", tmp_path / "none.txt", words=["none.txt", "No such file"])
+    (tmp_path / "out.quire").write_text("kept")
+    done = quire.run("quantize", source, tmp_path / "out.quire", "--type", "q4", "--calibrate")
+    assert done.returncode == 1 and b"--force" in done.stderr
+    assert (tmp_path / "out.quire").read_text() == "kept"
+    assert not (tmp_path / "out.quire.unfinished").exists()
+    (tmp_path / "out.quire").unlink()
+
+
+def test_too_little_memory_says_how_much(quire, source, text, tmp_path):
+    done = quire.run("quantize", source, tmp_path / "m.quire", "--type", "q4", "--calibrate", "-f", text,
+                     "--memory-budget", "1MiB")
+    assert done.returncode == 1 and b"--memory-budget" in done.stderr and done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "m.quire").exists()
