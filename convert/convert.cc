@@ -98,14 +98,7 @@ absl::Status AddTensor(const CanonicalTensor& tensor, DType dtype, Encoding enco
   // touches one page or two.
   const bool gathered = tensor.name == "embedding" && !manifest->config().tied_embeddings();
   entry->set_layout(tensor.shape.size() == 1 || gathered ? pb::LAYOUT_ROWS : pb::LAYOUT_PANELS);
-  entry->set_encoding(static_cast<pb::EncodingCode>(encoding));
-  if (Info(encoding).codebook) {
-    if (manifest->codebooks().empty()) {
-      manifest->add_codebooks()->set_values(
-          std::string(reinterpret_cast<const char*>(kQ4Codebook), kCodebookSize));
-    }
-    entry->set_codebook(0);
-  }
+  SetEncoding(encoding, CodebookFor(encoding), manifest, entry);
   plan->tensor = tensor;
   plan->dtype = dtype;
   plan->carried = (dtype == DType::kGgmlQ4_0 && encoding == Encoding::kQ4_0) ||

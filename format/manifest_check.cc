@@ -1,5 +1,6 @@
 #include "format/manifest_check.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/container/flat_hash_set.h"
@@ -11,6 +12,15 @@ namespace {
 
 absl::Status Invalid(const pb::TensorEntry& tensor, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor.name(), "\": ", what));
+}
+
+// Readers from before q5 take codebooks of 16 values only.
+constexpr int kPlainCodebookSize = 16;
+constexpr char kCodebooksOf32[] = "codebook32";
+
+bool HasFeature(const pb::Manifest& manifest, absl::string_view feature) {
+  const auto& features = manifest.required_features();
+  return std::find(features.begin(), features.end(), feature) != features.end();
 }
 
 absl::Status CheckTensor(const pb::Manifest& manifest, const pb::TensorEntry& tensor) {
@@ -43,7 +53,8 @@ absl::Status CheckTensor(const pb::Manifest& manifest, const pb::TensorEntry& te
     return absl::ResourceExhaustedError(absl::StrCat("tensor \"", tensor.name(), "\": ", elements,
                                                      " elements, the limit is ", kMaxElements));
   }
-  const bool wants_codebook = Info(static_cast<Encoding>(tensor.encoding())).codebook;
+  const int codebook_size = Info(static_cast<Encoding>(tensor.encoding())).codebook_size;
+  const bool wants_codebook = codebook_size != 0;
   if (wants_codebook != tensor.has_codebook()) {
     return Invalid(tensor,
                    wants_codebook ? "no codebook" : "a codebook that its encoding has no use for");
@@ -51,6 +62,13 @@ absl::Status CheckTensor(const pb::Manifest& manifest, const pb::TensorEntry& te
   if (wants_codebook && tensor.codebook() >= static_cast<uint32_t>(manifest.codebooks_size())) {
     return Invalid(tensor,
                    absl::StrCat("codebook ", tensor.codebook(), " of ", manifest.codebooks_size()));
+  }
+  if (wants_codebook) {
+    const size_t size = manifest.codebooks(static_cast<int>(tensor.codebook())).values().size();
+    if (size != static_cast<size_t>(codebook_size)) {
+      return Invalid(tensor, absl::StrCat("a codebook of ", size, " values, its encoding has ",
+                                          codebook_size));
+    }
   }
   return absl::OkStatus();
 }
@@ -113,7 +131,32 @@ Geometry GeometryOf(const pb::TensorEntry& tensor) {
                   static_cast<int64_t>(tensor.shape(matrix ? 1 : 0))};
 }
 
-bool IsKnownFeature(const std::string&) { return false; }
+bool IsKnownFeature(const std::string& feature) { return feature == kCodebooksOf32; }
+
+void SetEncoding(Encoding encoding, const int8_t* codebook, pb::Manifest* manifest,
+                 pb::TensorEntry* entry) {
+  entry->set_encoding(static_cast<pb::EncodingCode>(encoding));
+  entry->clear_codebook();
+  const int size = Info(encoding).codebook_size;
+  if (size == 0) return;
+  const std::string values(reinterpret_cast<const char*>(codebook), size);
+  int index = 0;
+  while (index < manifest->codebooks_size() && manifest->codebooks(index).values() != values) {
+    ++index;
+  }
+  entry->set_codebook(index);
+  if (index < manifest->codebooks_size()) return;
+  manifest->add_codebooks()->set_values(values);
+  if (size > kPlainCodebookSize && !HasFeature(*manifest, kCodebooksOf32)) {
+    manifest->add_required_features(kCodebooksOf32);
+  }
+}
+
+void ClearCodebooks(pb::Manifest* manifest) {
+  manifest->clear_codebooks();
+  auto* features = manifest->mutable_required_features();
+  features->erase(std::remove(features->begin(), features->end(), kCodebooksOf32), features->end());
+}
 
 absl::Status CheckManifest(const pb::Manifest& manifest) {
   for (const std::string& feature : manifest.required_features()) {
@@ -127,9 +170,12 @@ absl::Status CheckManifest(const pb::Manifest& manifest) {
         absl::StrCat(manifest.tensors_size(), " tensors, the limit is ", kMaxTensors));
   }
   for (const pb::Codebook& codebook : manifest.codebooks()) {
-    if (codebook.values().size() != kCodebookSize) {
+    const size_t size = codebook.values().size();
+    if (size == kMaxCodebookSize && HasFeature(manifest, kCodebooksOf32)) continue;
+    if (size != kPlainCodebookSize) {
       return absl::InvalidArgumentError(
-          absl::StrCat("codebook of ", codebook.values().size(), " values, wanted 16"));
+          absl::StrCat("codebook of ", size, " values, wanted ", kPlainCodebookSize, ", or ",
+                       kMaxCodebookSize, " where feature \"", kCodebooksOf32, "\" is required"));
     }
   }
   absl::Status status = CheckConfig(manifest.config());

@@ -13,8 +13,16 @@ namespace quire {
 // The geometry of an entry. Precondition: encoding, layout and rank are valid.
 Geometry GeometryOf(const pb::TensorEntry& entry);
 
-// Features that this program knows (Manifest.required_features). None so far.
+// Features that this program knows (Manifest.required_features).
 bool IsKnownFeature(const std::string& feature);
+
+// Sets the encoding of `entry`, one of the manifest's tensors, and the codebook that goes with it
+// (Info(encoding).codebook_size values; null where that is 0): one that the manifest has, or else a
+// new one, with the feature that it requires.
+void SetEncoding(Encoding encoding, const int8_t* codebook, pb::Manifest* manifest,
+                 pb::TensorEntry* entry);
+// Removes the codebooks and the feature that they require, before all encodings are set anew.
+void ClearCodebooks(pb::Manifest* manifest);
 
 // Everything but offsets, sizes and checksums: names, shapes, encodings, codebooks, configuration,
 // features. InvalidArgument, ResourceExhausted (a limit of header.h), Unimplemented (unknown

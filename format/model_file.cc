@@ -117,16 +117,17 @@ bool ScalesAreFinite(const Geometry& g, const uint8_t* unit) {
       if ((unit[4 * r + 3] & 0x7f) == 0x7f && (unit[4 * r + 2] & 0x80) != 0) return false;
     }
   }
-  if (info.scale_bytes != 2) return true;
+  if (info.scale_bytes < 2) return true;
+  const int halves = info.scale_bytes / 2;  // of a group and row
   if (g.layout == Layout::kRows) {
-    for (int64_t i = 0; i < g.groups(); ++i) {
+    for (int64_t i = 0; i < g.groups() * halves; ++i) {
       if (!HalfIsFinite(unit + 2 * i)) return false;
     }
     return true;
   }
   for (int64_t first = 0; first < g.groups(); first += kBlockGroups) {
     const int n = static_cast<int>(std::min<int64_t>(kBlockGroups, g.groups() - first));
-    for (int i = 0; i < n * kPanelRows; ++i) {
+    for (int i = 0; i < n * kPanelRows * halves; ++i) {
       if (!HalfIsFinite(unit + 2 * i)) return false;
     }
     unit += g.block_bytes(n);

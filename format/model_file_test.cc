@@ -187,6 +187,10 @@ TEST_F(ModelFileTest, RefusesFieldsOutOfBounds) {
   ExpectRefused([](M* m) { m->mutable_tensors(2)->set_codebook(1); }, invalid, "codebook");
   ExpectRefused([](M* m) { m->mutable_tensors(3)->set_codebook(0); }, invalid, "codebook");
   ExpectRefused([](M* m) { m->mutable_codebooks(0)->set_values("short"); }, invalid, "codebook");
+  ExpectRefused([](M* m) { m->mutable_tensors(2)->set_codebook(1); }, invalid, "32 values");
+  ExpectRefused([](M* m) { m->mutable_tensors(9)->set_codebook(0); }, invalid, "16 values");
+  // What keeps readers from before q5 away.
+  ExpectRefused([](M* m) { m->clear_required_features(); }, invalid, "codebook32");
   ExpectRefused(
       [](M* m) { m->mutable_tensors(2)->set_encoding(static_cast<pb::EncodingCode>(77)); },
       absl::StatusCode::kUnimplemented, "77");

@@ -26,16 +26,39 @@ float LoadFloat(Encoding encoding, const uint8_t* p) {
   }
 }
 
-// The integer that a code stands for, before scales. `index` counts codes from `codes`.
-int IntegerValue(Encoding encoding, const int8_t* codebook, int byte, bool high_nibble) {
-  if (encoding == Encoding::kQ8) return static_cast<int8_t>(byte);
-  const int nibble = high_nibble ? byte >> 4 : byte & 15;
-  return encoding == Encoding::kQ4 ? codebook[nibble] : nibble - 8;
+// The integer that a code stands for, before scales.
+int IntegerValue(Encoding encoding, const int8_t* codebook, int code) {
+  switch (encoding) {
+    case Encoding::kQ8:
+      return static_cast<int8_t>(code);
+    case Encoding::kQ4_0:
+      return code - 8;
+    case Encoding::kQ6:
+      return code - 32;
+    case Encoding::kQ4_1:
+      return code;
+    default:
+      return codebook[code];
+  }
 }
 
-float GroupScale(Encoding encoding, const uint8_t* scales, int64_t index) {
-  if (encoding == Encoding::kQ4) return static_cast<int8_t>(scales[index]);
-  return HalfToFloat(Load<uint16_t>(scales + 2 * index));
+// The elements of one row of a group of integer codes. `scale`: the row's of this group.
+void DecodeGroup(const Geometry& g, const int8_t* codebook, const uint8_t* group, int row,
+                 float row_scale, const uint8_t* scale, float* out) {
+  const int low_mask = Info(g.encoding).code_bits == 8 ? 255 : 15;
+  const int high_mask = (1 << HighBits(g.encoding)) - 1;
+  const float step = Info(g.encoding).scale_bytes == 1 ? static_cast<int8_t>(*scale)
+                                                       : HalfToFloat(Load<uint16_t>(scale));
+  const float minimum =
+      g.encoding == Encoding::kQ4_1 ? HalfToFloat(Load<uint16_t>(scale + 2)) : 0.0f;
+  for (int k = 0; k < kGroupColumns; ++k) {
+    const CodePlace place = PlaceOfCode(g.encoding, static_cast<int>(g.unit_rows()), row, k);
+    int code = group[place.low_byte] >> place.low_shift & low_mask;
+    if (high_mask != 0) code |= (group[place.high_byte] >> place.high_shift & high_mask) << 4;
+    const float value = static_cast<float>(IntegerValue(g.encoding, codebook, code));
+    out[k] = row_scale * step * value;
+    if (g.encoding == Encoding::kQ4_1) out[k] += minimum;
+  }
 }
 
 }  // namespace
@@ -53,6 +76,19 @@ int64_t Geometry::unit_bytes() const {
          groups() * group_code_bytes();
 }
 
+CodePlace PlaceOfCode(Encoding encoding, int unit_rows, int row, int k) {
+  const int line_bytes = 4 * unit_rows, in_line = 4 * row + k % 4;
+  const int line = k / 4, high_bits = HighBits(encoding);
+  if (Info(encoding).code_bits == 8) return {line * line_bytes + in_line, 0, 0, 0};
+  CodePlace place{line % 4 * line_bytes + in_line, line < 4 ? 0 : 4, 4 * line_bytes + in_line, 0};
+  if (high_bits == 1) place.high_shift = line;
+  if (high_bits == 2) {
+    place.high_byte += line / 4 * line_bytes;
+    place.high_shift = line % 4 * 2;
+  }
+  return place;
+}
+
 void DecodeUnit(const Geometry& g, const int8_t* codebook, const uint8_t* data, int64_t unit,
                 float* out) {
   const EncodingInfo& info = Info(g.encoding);
@@ -65,16 +101,12 @@ void DecodeUnit(const Geometry& g, const int8_t* codebook, const uint8_t* data, 
       }
       return;
     }
+    const int row_scale_bytes = info.row_scale ? 4 : 0;
     const float row_scale = info.row_scale ? Load<float>(p) : 1.0f;
-    const uint8_t* scales = p + (info.row_scale ? 4 : 0);
-    const uint8_t* codes =
-        p + RoundUp((info.row_scale ? 4 : 0) + g.groups() * info.scale_bytes, kLineBytes);
-    for (int64_t c = 0; c < stride; ++c) {
-      const int64_t group = c / kGroupColumns, k = c % kGroupColumns;
-      const uint8_t* code =
-          codes + group * g.group_code_bytes() + (info.code_bits == 4 ? k % 16 : k);
-      out[c] = row_scale * GroupScale(g.encoding, scales, group) *
-               static_cast<float>(IntegerValue(g.encoding, codebook, *code, k >= 16));
+    const uint8_t* codes = p + RoundUp(row_scale_bytes + g.groups() * info.scale_bytes, kLineBytes);
+    for (int64_t i = 0; i < g.groups(); ++i) {
+      DecodeGroup(g, codebook, codes + i * g.group_code_bytes(), 0, row_scale,
+                  p + row_scale_bytes + i * info.scale_bytes, out + i * kGroupColumns);
     }
     return;
   }
@@ -82,8 +114,7 @@ void DecodeUnit(const Geometry& g, const int8_t* codebook, const uint8_t* data, 
   for (int r = 0; r < kPanelRows; ++r)
     row_scale[r] = info.row_scale ? Load<float>(p + 4 * r) : 1.0f;
   if (info.row_scale) p += kPanelRows * 4;
-  const int line_columns =
-      32 / info.code_bits;  // columns of a row in one line; 8 of 4-bit codes, in two halves
+  const int line_columns = 32 / info.code_bits;  // of floats
   for (int64_t first = 0; first < g.groups(); first += kBlockGroups) {
     const int n = static_cast<int>(std::min<int64_t>(kBlockGroups, g.groups() - first));
     const uint8_t* codes = p + RoundUp(int64_t{n} * kPanelRows * info.scale_bytes, kLineBytes);
@@ -91,16 +122,14 @@ void DecodeUnit(const Geometry& g, const int8_t* codebook, const uint8_t* data, 
       const uint8_t* group = codes + i * g.group_code_bytes();
       for (int r = 0; r < kPanelRows; ++r) {
         float* row = out + r * stride + (first + i) * kGroupColumns;
+        if (info.scale_bytes != 0) {
+          DecodeGroup(g, codebook, group, r, row_scale[r],
+                      p + (i * kPanelRows + r) * info.scale_bytes, row);
+          continue;
+        }
         for (int k = 0; k < kGroupColumns; ++k) {
-          if (info.scale_bytes == 0) {
-            const uint8_t* line = group + k / line_columns * kLineBytes;
-            row[k] = LoadFloat(g.encoding, line + 4 * r + k % line_columns * info.code_bits / 8);
-            continue;
-          }
-          const int column = info.code_bits == 4 ? k % 16 : k;
-          const uint8_t code = group[column / 4 * kLineBytes + 4 * r + column % 4];
-          row[k] = row_scale[r] * GroupScale(g.encoding, p, i * kPanelRows + r) *
-                   static_cast<float>(IntegerValue(g.encoding, codebook, code, k >= 16));
+          const uint8_t* line = group + k / line_columns * kLineBytes;
+          row[k] = LoadFloat(g.encoding, line + 4 * r + k % line_columns * info.code_bits / 8);
         }
       }
     }

@@ -54,6 +54,11 @@ TEST(PackedLayout, SizesAreThoseOfTheDocument) {
   EXPECT_EQ((Geometry{Encoding::kF32, Layout::kRows, 1, 7}).bytes(), 28);
   EXPECT_EQ((Geometry{Encoding::kQ8, Layout::kRows, 3, 64}).bytes(), 3 * (64 + 64));
   EXPECT_EQ((Geometry{Encoding::kQ4, Layout::kRows, 1, 64}).bytes(), 64 + 32);
+  EXPECT_EQ((Geometry{Encoding::kQ5, Layout::kPanels, 16, 160}).bytes(), 64 + 2 * 64 + 5 * 320);
+  EXPECT_EQ((Geometry{Encoding::kQ6, Layout::kPanels, 16, 160}).bytes(), 64 + 2 * 64 + 5 * 384);
+  EXPECT_EQ((Geometry{Encoding::kQ4_1, Layout::kPanels, 16, 160}).bytes(), 5 * (64 + 256));
+  EXPECT_EQ((Geometry{Encoding::kQ5, Layout::kRows, 2, 64}).bytes(), 2 * (64 + 2 * 20));
+  EXPECT_EQ((Geometry{Encoding::kQ6, Layout::kRows, 2, 64}).bytes(), 2 * (64 + 2 * 24));
 }
 
 // One element at a time, by the sentences of the document.
@@ -76,6 +81,36 @@ TEST(PackedLayout, AnElementLiesWhereTheDocumentSays) {
     codes[k % 16 / 4 * 64 + 4 * r + k % 4] = k < 16 ? 0x0b : 0xb0;
     DecodeUnit(g, codebook, data.data(), 1, out.data());
     EXPECT_EQ(out[r * g.padded_cols() + col], 0.5f * -3 * (7 * 11 - 50));
+  }
+}
+
+// Codes of 5 and 6 bits, in both layouts.
+TEST(PackedLayout, HighBitsLieInPlanes) {
+  int8_t codebook[32];
+  for (int i = 0; i < 32; ++i) codebook[i] = static_cast<int8_t>(7 * i - 100);
+  for (Layout layout : {Layout::kPanels, Layout::kRows}) {
+    const bool panels = layout == Layout::kPanels;
+    const int line = panels ? 64 : 4, row = panels ? 9 : 0;
+    for (int k = 0; k < 32; ++k) {
+      const Geometry q5{Encoding::kQ5, layout, 16, 32}, q6{Encoding::kQ6, layout, 16, 32};
+      std::vector<uint8_t> five(q5.bytes(), 0), six(q6.bytes(), 0);
+      const float row_scale = 0.5f;
+      for (std::vector<uint8_t>* data : {&five, &six}) {
+        std::memcpy(data->data() + 4 * row, &row_scale, 4);
+        (*data)[(panels ? 64 : 4) + row] = 3;
+        (*data)[(panels ? 128 : 64) + k % 16 / 4 * line + 4 * row + k % 4] = k < 16 ? 0x0b : 0xb0;
+      }
+      const int planes = (panels ? 128 : 64) + 4 * line + 4 * row + k % 4;
+      five[planes] = static_cast<uint8_t>(1 << k / 4);
+      six[planes + k / 16 * line] = static_cast<uint8_t>(2 << k % 16 / 4 * 2);
+      std::vector<float> out(q5.unit_rows() * 32);
+      DecodeUnit(q5, codebook, five.data(), 0, out.data());
+      EXPECT_EQ(out[row * 32 + k], 1.5f * (7 * 0x1b - 100)) << k;
+      EXPECT_EQ(out[row * 32 + (k + 1) % 32], 1.5f * -100) << k;
+      DecodeUnit(q6, nullptr, six.data(), 0, out.data());
+      EXPECT_EQ(out[row * 32 + k], 1.5f * (0x2b - 32)) << k;
+      EXPECT_EQ(out[row * 32 + (k + 1) % 32], 1.5f * -32) << k;
+    }
   }
 }
 

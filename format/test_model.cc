@@ -23,14 +23,18 @@ void Check(const absl::Status& status) {
   abort();
 }
 
+// Codebooks of any 16 and any 32 values.
 void Add(pb::Manifest* manifest, const char* name, std::vector<uint64_t> shape, Encoding encoding,
          Layout layout) {
+  int8_t codebook[kMaxCodebookSize];
+  const int size = Info(encoding).codebook_size;
+  for (int i = 0; i < size; ++i)
+    codebook[i] = static_cast<int8_t>((i - size / 2) * (256 / size) + 8);
   pb::TensorEntry* entry = manifest->add_tensors();
   entry->set_name(name);
   for (const uint64_t d : shape) entry->add_shape(d);
-  entry->set_encoding(static_cast<pb::EncodingCode>(encoding));
   entry->set_layout(static_cast<pb::LayoutCode>(layout));
-  if (Info(encoding).codebook) entry->set_codebook(0);
+  SetEncoding(encoding, codebook, manifest, entry);
 }
 
 }  // namespace
@@ -51,21 +55,18 @@ pb::Manifest TestManifest() {
   config->set_rope_theta(10000);
   manifest.set_scheme("test");
   manifest.mutable_source()->set_converter("quire test");
-  std::string codebook;
-  for (int i = 0; i < 16; ++i) codebook.push_back(static_cast<char>(i * 16 - 120));
-  manifest.add_codebooks()->set_values(codebook);
   Add(&manifest, "embedding", {5, 16}, Encoding::kQ8, Layout::kRows);
   Add(&manifest, "layers.0.attn_norm", {16}, Encoding::kF32, Layout::kRows);
   Add(&manifest, "layers.0.wq", {16, 16}, Encoding::kQ4, Layout::kPanels);
   Add(&manifest, "layers.0.wk", {8, 16}, Encoding::kQ4_0, Layout::kPanels);
-  Add(&manifest, "layers.0.wv", {8, 16}, Encoding::kQ8, Layout::kPanels);
+  Add(&manifest, "layers.0.wv", {8, 16}, Encoding::kQ4_1, Layout::kPanels);
   Add(&manifest, "layers.0.wo", {16, 16}, Encoding::kF16, Layout::kPanels);
   Add(&manifest, "layers.0.ffn_norm", {16}, Encoding::kF32, Layout::kRows);
   Add(&manifest, "layers.0.w_gate", {24, 16}, Encoding::kBF16, Layout::kPanels);
   Add(&manifest, "layers.0.w_up", {24, 16}, Encoding::kF32, Layout::kPanels);
-  Add(&manifest, "layers.0.w_down", {16, 24}, Encoding::kQ4, Layout::kPanels);
+  Add(&manifest, "layers.0.w_down", {16, 24}, Encoding::kQ5, Layout::kPanels);
   Add(&manifest, "norm", {16}, Encoding::kF32, Layout::kRows);
-  Add(&manifest, "output", {5, 16}, Encoding::kQ8, Layout::kPanels);
+  Add(&manifest, "output", {5, 16}, Encoding::kQ6, Layout::kPanels);
   return manifest;
 }
 

@@ -10,12 +10,15 @@
 
 namespace quire {
 
+namespace {
+
 // Lloyd's algorithm on groups of trained weights divided by their largest element, with the scale
 // search in the loop; zero kept exact.
-const int8_t kQ4Codebook[kCodebookSize] = {-110, -86, -67, -51, -37, -24, -12, 0,
-                                           11,   22,  34,  48,  62,  79,  99,  127};
-
-namespace {
+constexpr int8_t kQ4Codebook[] = {-110, -86, -67, -51, -37, -24, -12, 0,
+                                  11,   22,  34,  48,  62,  79,  99,  127};
+constexpr int8_t kQ5Codebook[] = {-116, -103, -92, -82, -73, -65, -58, -51, -45, -38, -32,
+                                  -25,  -19,  -13, -6,  0,   6,   13,  19,  25,  32,  38,
+                                  45,   51,   58,  66,  74,  83,  93,  105, 120, 127};
 
 typedef float F4 __attribute__((vector_size(16)));
 
@@ -81,6 +84,17 @@ void EncodePanel(const Geometry& geometry, const int8_t* codebook, const float* 
 
 }  // namespace
 
+const int8_t* CodebookFor(Encoding encoding) {
+  switch (Info(encoding).codebook_size) {
+    case sizeof kQ4Codebook:
+      return kQ4Codebook;
+    case sizeof kQ5Codebook:
+      return kQ5Codebook;
+    default:
+      return nullptr;
+  }
+}
+
 void EncodeUnit(const Geometry& geometry, const int8_t* codebook, const float* column_weights,
                 const float* rows, int64_t n_rows, uint8_t* out, EncodingError* error) {
   std::memset(out, 0, geometry.unit_bytes());
@@ -119,7 +133,7 @@ void RepackGgmlUnit(const Geometry& geometry, const uint8_t* blocks, int64_t n_r
       // Four codes' bytes lie together in either layout; both share their order within a group with
       // GGUF.
       for (int k = 0; k < code_bytes; k += 4) {
-        std::memcpy(place.Code(group * kGroupColumns + k), block + info.scale_bytes + k, 4);
+        std::memcpy(place.CodeByte(group * kGroupColumns + k), block + info.scale_bytes + k, 4);
       }
     }
   }

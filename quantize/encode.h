@@ -15,8 +15,9 @@ struct EncodingError {
   double squared_error = 0, squared_norm = 0;
 };
 
-// The codebook of `q4`: ascending int8 values, so that code order is value order.
-extern const int8_t kQ4Codebook[kCodebookSize];
+// The encoder's codebook for an encoding: Info(encoding).codebook_size int8 values, ascending, so
+// that code order is value order. Null where it is 0.
+const int8_t* CodebookFor(Encoding encoding);
 
 // Encodes one unit (a panel: up to 16 rows; a ROWS row: 1) of a tensor: rows [n_rows x
 // geometry.cols] row-major, finite floats. Missing rows and columns become zeros. `out` receives
@@ -30,9 +31,9 @@ void EncodeUnit(const Geometry& geometry, const int8_t* codebook, const float* c
 // Whether no value is NaN or infinite.
 bool AllFinite(absl::Span<const float> values);
 
-// Carries GGUF blocks over bit for bit. rows: n_rows x (cols / 32) blocks of 18 (Q4_0) or 34 (Q8_0)
-// bytes, row after row. Preconditions: geometry.encoding is kQ4_0 or kQ8, and geometry.cols a
-// multiple of 32.
+// Carries GGUF blocks over bit for bit. rows: n_rows x (cols / 32) blocks of 18 (Q4_0), 20 (Q4_1)
+// or 34 (Q8_0) bytes, row after row. Preconditions: geometry.encoding is kQ4_0, kQ4_1 or kQ8, and
+// geometry.cols a multiple of 32.
 void RepackGgmlUnit(const Geometry& geometry, const uint8_t* blocks, int64_t n_rows, uint8_t* out);
 
 }  // namespace quire

@@ -48,24 +48,25 @@ Outcome Encode(const Geometry& geometry, const std::vector<float>& values, int t
     std::copy_n(values.data() + first_row * geometry.cols, n_rows * geometry.cols, out);
     return absl::OkStatus();
   };
-  run.result = EncodeTensor(geometry, kQ4Codebook, nullptr, read, {pool, append, budget});
+  run.result =
+      EncodeTensor(geometry, CodebookFor(geometry.encoding), nullptr, read, {pool, append, budget});
   EXPECT_EQ(reads, std::vector<int>(geometry.rows, 1));
   return run;
 }
 
 TEST(EncodeTensor, EqualsEncodeUnitForAnyThreadsAndBudget) {
-  const Geometry shapes[] = {{Encoding::kQ4, Layout::kPanels, 1000, 172},
-                             {Encoding::kQ4, Layout::kPanels, 17, 4096},
-                             {Encoding::kQ8, Layout::kRows, 999, 64},
-                             {Encoding::kF32, Layout::kRows, 1, 576},
-                             {Encoding::kF16, Layout::kPanels, 1, 1}};
+  const Geometry shapes[] = {
+      {Encoding::kQ4, Layout::kPanels, 1000, 172}, {Encoding::kQ4, Layout::kPanels, 17, 4096},
+      {Encoding::kQ5, Layout::kPanels, 100, 300},  {Encoding::kQ6, Layout::kRows, 33, 300},
+      {Encoding::kQ8, Layout::kRows, 999, 64},     {Encoding::kF32, Layout::kRows, 1, 576},
+      {Encoding::kF16, Layout::kPanels, 1, 1}};
   for (const Geometry& g : shapes) {
     const std::vector<float> values = Gaussian(g.rows * g.cols);
     std::vector<uint8_t> expected(g.bytes());
     EncodingError error;
     for (int64_t unit = 0; unit < g.units(); ++unit) {
       const int64_t row = unit * g.unit_rows();
-      EncodeUnit(g, kQ4Codebook, nullptr, values.data() + row * g.cols,
+      EncodeUnit(g, CodebookFor(g.encoding), nullptr, values.data() + row * g.cols,
                  std::min(g.unit_rows(), g.rows - row), expected.data() + unit * g.unit_bytes(),
                  &error);
     }
@@ -104,7 +105,7 @@ TEST(EncodeTensor, SmallerBudgetReadsFewerRowsAtOnce) {
 TEST(EncodeTensor, RefusesABudgetThatOneUnitExceeds) {
   const Geometry g{Encoding::kQ4, Layout::kPanels, 16, 4096};
   ThreadPool pool(2);
-  const auto result = EncodeTensor(g, kQ4Codebook, nullptr,
+  const auto result = EncodeTensor(g, CodebookFor(g.encoding), nullptr,
                                    [](int64_t, int64_t, float*) {
                                      ADD_FAILURE() << "read";
                                      return absl::OkStatus();
@@ -172,9 +173,9 @@ TEST(EncodeTensor, FirstErrorEndsIt) {
 }
 
 TEST(RepackTensor, CarriesBlocksInOrder) {
-  for (Encoding encoding : {Encoding::kQ4_0, Encoding::kQ8}) {
+  for (Encoding encoding : {Encoding::kQ4_0, Encoding::kQ4_1, Encoding::kQ8}) {
     const Geometry g{encoding, Layout::kPanels, 500, 96};
-    const int64_t row_bytes = 3 * (encoding == Encoding::kQ8 ? 34 : 18);
+    const int64_t row_bytes = 3 * (Info(encoding).scale_bytes + 4 * Info(encoding).code_bits);
     std::mt19937 random(2);
     std::vector<uint8_t> blocks(g.rows * row_bytes), expected(g.bytes()), actual;
     for (uint8_t& byte : blocks) byte = static_cast<uint8_t>(random());

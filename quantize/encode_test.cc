@@ -17,10 +17,6 @@ const int64_t kCols[] = {1, 15, 16, 31, 32, 33, 128, 172, 576};
 const int64_t kRowCounts[] = {1, 15, 16};
 const Layout kLayouts[] = {Layout::kPanels, Layout::kRows};
 
-const int8_t* CodebookOf(Encoding encoding) {
-  return Info(encoding).codebook ? kQ4Codebook : nullptr;
-}
-
 std::vector<float> Gaussian(int64_t n, uint32_t seed, float deviation = 0.02f) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0, deviation);
@@ -44,14 +40,14 @@ struct Encoded {
 Encoded RoundTrip(const Geometry& geometry, const std::vector<float>& rows, int64_t n_rows,
                   const float* column_weights = nullptr, uint8_t poison = 0xff) {
   Encoded e{geometry, std::vector<uint8_t>(geometry.unit_bytes() + 64, poison), {}, {}};
-  EncodeUnit(geometry, CodebookOf(geometry.encoding), column_weights, rows.data(), n_rows,
+  EncodeUnit(geometry, CodebookFor(geometry.encoding), column_weights, rows.data(), n_rows,
              e.bytes.data(), &e.error);
   for (int i = 0; i < 64; ++i)
     EXPECT_EQ(e.bytes[geometry.unit_bytes() + i], poison) << "wrote past the unit";
   e.bytes.resize(geometry.unit_bytes());
   e.decoded.assign(geometry.unit_rows() * geometry.padded_cols(),
                    std::numeric_limits<float>::quiet_NaN());
-  DecodeUnit(geometry, CodebookOf(geometry.encoding), e.bytes.data(), 0, e.decoded.data());
+  DecodeUnit(geometry, CodebookFor(geometry.encoding), e.bytes.data(), 0, e.decoded.data());
   return e;
 }
 
@@ -83,7 +79,8 @@ float LargestOfGroup(const std::vector<float>& rows, int64_t cols, int64_t row, 
 class EveryEncoding : public testing::TestWithParam<Encoding> {};
 INSTANTIATE_TEST_SUITE_P(Encodings, EveryEncoding,
                          testing::Values(Encoding::kF32, Encoding::kF16, Encoding::kBF16,
-                                         Encoding::kQ8, Encoding::kQ4, Encoding::kQ4_0),
+                                         Encoding::kQ8, Encoding::kQ4, Encoding::kQ4_0,
+                                         Encoding::kQ5, Encoding::kQ6, Encoding::kQ4_1),
                          [](const auto& info) { return Info(info.param).name; });
 
 TEST_P(EveryEncoding, StaysWithinItsStep) {
@@ -113,6 +110,15 @@ TEST_P(EveryEncoding, StaysWithinItsStep) {
           case Encoding::kQ4:  // the extreme's opposite: -110 of 127 at 0.94 of the scale
             bound = 0.19f * largest;
             break;
+          case Encoding::kQ5:  // likewise, -116 of 127
+            bound = 0.15f * largest;
+            break;
+          case Encoding::kQ6:  // likewise, 31 of 32
+            bound = 0.1f * largest;
+            break;
+          case Encoding::kQ4_1:  // half a step of 15 between the extremes
+            bound = 0.501f * 2 * largest / 15 + 1e-6f;
+            break;
         }
         ASSERT_NEAR(e.At(r, c), x, bound)
             << "row " << r << " column " << c << " largest " << largest;
@@ -126,7 +132,8 @@ TEST_P(EveryEncoding, PadsWithZeros) {
     const Encoded e = RoundTrip(g, Gaussian(n_rows * g.cols, 3), n_rows);
     for (int64_t r = 0; r < g.unit_rows(); ++r) {
       for (int64_t c = 0; c < g.padded_cols(); ++c) {
-        if (r >= n_rows || c >= g.cols) {
+        // Zero may lie between two values of a group of q4_1.
+        if (r >= n_rows || (c >= g.cols && g.encoding != Encoding::kQ4_1)) {
           ASSERT_EQ(e.At(r, c), 0.0f) << "row " << r << " column " << c;
         }
       }
@@ -157,7 +164,7 @@ TEST_P(EveryEncoding, AddsToTheError) {
   const Encoded once = RoundTrip(g, rows, 16);
   EncodingError error{1, 2};
   std::vector<uint8_t> bytes(g.unit_bytes());
-  EncodeUnit(g, CodebookOf(g.encoding), nullptr, rows.data(), 16, bytes.data(), &error);
+  EncodeUnit(g, CodebookFor(g.encoding), nullptr, rows.data(), 16, bytes.data(), &error);
   EXPECT_DOUBLE_EQ(error.squared_error, 1 + once.error.squared_error);
   EXPECT_DOUBLE_EQ(error.squared_norm, 2 + once.error.squared_norm);
 }
@@ -229,8 +236,8 @@ TEST_P(EveryEncoding, EncodingDecodedValuesAgainLosesLittle) {
   const Encoded once = RoundTrip(g, Gaussian(16 * 576, 19), 16);
   const Encoded twice = RoundTrip(g, once.decoded, 16);
   const double relative = std::sqrt(twice.error.squared_error / twice.error.squared_norm);
-  // Only q4 may choose other scales; the rest find theirs again.
-  EXPECT_LE(relative, GetParam() == Encoding::kQ4 ? 0.03 : 0.0);
+  // Where scales are searched, others may be chosen; the rest find theirs again.
+  EXPECT_LE(relative, Info(GetParam()).row_scale ? 0.03 : 0.0);
 }
 
 TEST(EncodeUnit, HalfAndBfloat16AreExactWhereRepresentable) {
@@ -302,6 +309,21 @@ TEST(EncodeUnit, Q4IsBetterThanRoundToNearest) {
   EXPECT_LT(std::sqrt(e.error.squared_error / e.error.squared_norm), 0.078);
 }
 
+// Each bit more about halves the error, as it should.
+TEST(EncodeUnit, MoreBitsLowerTheError) {
+  const int64_t cols = 576;
+  const std::vector<float> rows = Gaussian(16 * cols, 29);
+  const auto relative = [&](Encoding encoding) {
+    const Encoded e = RoundTrip({encoding, Layout::kPanels, 16, cols}, rows, 16);
+    return std::sqrt(e.error.squared_error / e.error.squared_norm);
+  };
+  const double q4 = relative(Encoding::kQ4);
+  EXPECT_LT(relative(Encoding::kQ4_1), 1.02 * q4);
+  EXPECT_LT(relative(Encoding::kQ5), 0.52 * q4);
+  EXPECT_LT(relative(Encoding::kQ6), 0.3 * q4);
+  EXPECT_LT(relative(Encoding::kQ8), 0.08 * q4);
+}
+
 TEST(EncodeUnit, Q4ColumnWeightsLowerTheWeightedError) {
   const int64_t cols = 576;
   const std::vector<float> rows = Gaussian(16 * cols, 31);
@@ -353,16 +375,19 @@ TEST(AllFinite, FindsEachKindAnywhere) {
 // Random GGUF blocks (with any 16-bit scale that is finite) decode to what ggml's definition says,
 // and come back.
 TEST(RepackGgmlUnit, CarriesBlocksBitForBit) {
-  for (Encoding encoding : {Encoding::kQ4_0, Encoding::kQ8}) {
+  for (Encoding encoding : {Encoding::kQ4_0, Encoding::kQ4_1, Encoding::kQ8}) {
     for (Layout layout : kLayouts) {
       for (int64_t cols : {32, 96, 128, 160, 576}) {
         const int64_t n_rows = layout == Layout::kPanels ? 15 : 1, groups = cols / 32;
         const Geometry g{encoding, layout, n_rows, cols};
-        const int block_bytes = encoding == Encoding::kQ8 ? 34 : 18;
+        const int head_bytes = Info(encoding).scale_bytes;
+        const int block_bytes = head_bytes + (encoding == Encoding::kQ8 ? 32 : 16);
         std::mt19937 random(41);
         std::vector<uint8_t> blocks(n_rows * groups * block_bytes);
         for (uint8_t& byte : blocks) byte = static_cast<uint8_t>(random());
-        for (int64_t b = 0; b < n_rows * groups; ++b) blocks[b * block_bytes + 1] &= 0xbf;
+        for (int64_t b = 0; b < n_rows * groups; ++b) {
+          for (int i = 1; i < head_bytes; i += 2) blocks[b * block_bytes + i] &= 0xbf;
+        }
         std::vector<uint8_t> unit(g.unit_bytes(), 0xff);
         RepackGgmlUnit(g, blocks.data(), n_rows, unit.data());
         std::vector<float> decoded(g.unit_rows() * cols, std::numeric_limits<float>::quiet_NaN());
@@ -374,10 +399,16 @@ TEST(RepackGgmlUnit, CarriesBlocksBitForBit) {
               const uint8_t* block = blocks.data() + (r * groups + c / 32) * block_bytes;
               const float scale = HalfToFloat(static_cast<uint16_t>(block[0] | block[1] << 8));
               const int k = c % 32;
-              const int code = encoding == Encoding::kQ8 ? static_cast<int8_t>(block[2 + k])
-                               : k < 16                  ? (block[2 + k] & 15) - 8
-                                                         : (block[2 + k - 16] >> 4) - 8;
-              expected = scale * static_cast<float>(code);
+              const uint8_t* codes = block + head_bytes;
+              const int nibble = k < 16 ? codes[k] & 15 : codes[k - 16] >> 4;
+              if (encoding == Encoding::kQ8) {
+                expected = scale * static_cast<float>(static_cast<int8_t>(codes[k]));
+              } else if (encoding == Encoding::kQ4_0) {
+                expected = scale * static_cast<float>(nibble - 8);
+              } else {
+                const auto minimum = static_cast<uint16_t>(block[2] | block[3] << 8);
+                expected = scale * static_cast<float>(nibble) + HalfToFloat(minimum);
+              }
             }
             ASSERT_EQ(decoded[r * cols + c], expected)
                 << Info(encoding).name << " row " << r << " column " << c;

@@ -29,7 +29,9 @@ bool IsCarried(const TensorView& tensor, const pb::Manifest& plan, const pb::Ten
   if (tensor.geometry.encoding != static_cast<Encoding>(entry.encoding())) return false;
   if (static_cast<Layout>(entry.layout()) != tensor.geometry.layout) return false;
   const int8_t* codebook = CodebookOf(plan, entry);
-  return codebook == nullptr || std::equal(codebook, codebook + kCodebookSize, tensor.codebook);
+  return codebook == nullptr ||
+         std::equal(codebook, codebook + Info(tensor.geometry.encoding).codebook_size,
+                    tensor.codebook);
 }
 
 // Damage must not get a new, matching checksum.
@@ -94,21 +96,14 @@ absl::StatusOr<pb::Manifest> PlanQuantization(const ModelFile& source, const Sch
     }
   }
   plan.set_scheme(scheme.name);
-  plan.clear_codebooks();
+  ClearCodebooks(&plan);
   for (size_t i = 0; i < encodings.size(); ++i) {
     pb::TensorEntry* entry = plan.mutable_tensors(static_cast<int>(i));
-    entry->set_encoding(static_cast<pb::EncodingCode>(encodings[i]));
-    entry->clear_codebook();
     entry->clear_xxh3();
-    if (!Info(encodings[i]).codebook) continue;
     // A tensor that has codes already keeps its codebook.
     const TensorView& from = source.tensors()[i];
-    const int8_t* values = from.geometry.encoding == encodings[i] ? from.codebook : kQ4Codebook;
-    const std::string bytes(reinterpret_cast<const char*>(values), kCodebookSize);
-    int index = 0;
-    while (index < plan.codebooks_size() && plan.codebooks(index).values() != bytes) ++index;
-    if (index == plan.codebooks_size()) plan.add_codebooks()->set_values(bytes);
-    entry->set_codebook(index);
+    const bool same = from.geometry.encoding == encodings[i];
+    SetEncoding(encodings[i], same ? from.codebook : CodebookFor(encodings[i]), &plan, entry);
   }
   const int64_t tokenizer_bytes =
       source.has_tokenizer() ? static_cast<int64_t>(source.manifest().tokenizer().bytes()) : 0;

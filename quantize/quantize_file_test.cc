@@ -51,7 +51,7 @@ std::vector<float> Decode(const TensorView& tensor) {
 std::string WriteFloatModel(const char* name, int spoiled = -1, int64_t at = 0, float value = 0) {
   const std::string path = TempPath(name);
   pb::Manifest manifest = TestManifest();
-  manifest.clear_codebooks();
+  ClearCodebooks(&manifest);
   for (pb::TensorEntry& entry : *manifest.mutable_tensors()) {
     entry.set_encoding(pb::ENCODING_F32);
     entry.clear_codebook();
@@ -159,7 +159,7 @@ TEST(QuantizeFile, CarriesTensorsThatHaveTheEncodingAlready) {
     ASSERT_EQ(a.bytes, b.bytes);
     EXPECT_EQ(std::memcmp(a.data, b.data, a.bytes), 0) << a.name;
     if (a.codebook != nullptr) {
-      EXPECT_EQ(std::memcmp(a.codebook, b.codebook, kCodebookSize), 0);
+      EXPECT_EQ(std::memcmp(a.codebook, b.codebook, Info(a.geometry.encoding).codebook_size), 0);
     }
   }
   EXPECT_GE(carried, 7);  // vectors, and matrices of the types that stay
@@ -191,7 +191,7 @@ TEST(QuantizeFile, LaterRulesHold) {
 
 TEST(QuantizeFile, RefusesRulesThatMeanNothing) {
   const std::string from = WriteFloatModel("source.quire"), to = TempPath("refused.quire");
-  for (const char* rule : {"", "=q8", "layers.0.wq", "layers.0.wq=", "layers.0.wq=q5",
+  for (const char* rule : {"", "=q8", "layers.0.wq", "layers.0.wq=", "layers.0.wq=q7",
                            "layers.0.wq=Q8", "layers.9.wq=q8", "wq=q8", "*norm=f16"}) {
     EXPECT_EQ(Quantize(from, to, "q4", {rule}).status.code(), absl::StatusCode::kInvalidArgument)
         << rule;

@@ -25,20 +25,23 @@ uint8_t* RowPlace::Element(int64_t column) const {
          column % line_columns * element_bytes;
 }
 
-uint8_t* RowPlace::Code(int64_t column) const {
-  const int64_t group = column / kGroupColumns;
-  int64_t k = column % kGroupColumns;
-  if (info_.code_bits == 4) k %= kGroupColumns / 2;
+uint8_t* RowPlace::GroupCodes(int64_t group) const {
   if (!panels_) {
     const int64_t head = (info_.row_scale ? 4 : 0) + geometry_.groups() * info_.scale_bytes;
-    return unit_ + RoundUp(head, kLineBytes) + group * geometry_.group_code_bytes() + k;
+    return unit_ + RoundUp(head, kLineBytes) + group * geometry_.group_code_bytes();
   }
   const int64_t first = group / kBlockGroups * kBlockGroups;
   const int64_t n = std::min<int64_t>(kBlockGroups, geometry_.groups() - first);
   return unit_ + (info_.row_scale ? 4 * kPanelRows : 0) +
          first / kBlockGroups * geometry_.block_bytes(kBlockGroups) +
          RoundUp(n * kPanelRows * info_.scale_bytes, kLineBytes) +
-         (group - first) * geometry_.group_code_bytes() + k / 4 * kLineBytes + 4 * row_ + k % 4;
+         (group - first) * geometry_.group_code_bytes();
+}
+
+uint8_t* RowPlace::CodeByte(int64_t column) const {
+  const CodePlace place = PlaceOfCode(geometry_.encoding, static_cast<int>(geometry_.unit_rows()),
+                                      row_, static_cast<int>(column % kGroupColumns));
+  return GroupCodes(column / kGroupColumns) + place.low_byte;
 }
 
 uint8_t* RowPlace::Scale(int64_t group) const {
@@ -121,34 +124,41 @@ uint16_t HalfScale(float extreme, float divisor) {
 // q8: the largest magnitude becomes 127. q4_0: the extreme becomes -8.
 RowScales ChooseHalfScales(Encoding encoding, const Row& row) {
   RowScales scales;
-  scales.groups.resize(row.groups);
   for (int64_t g = 0; g < row.groups; ++g) {
     const float extreme = row.Extreme(g);
-    scales.groups[g] = HalfToFloat(encoding == Encoding::kQ8 ? HalfScale(std::fabs(extreme), 127.0f)
-                                                             : HalfScale(extreme, -8.0f));
+    scales.groups.push_back(HalfToFloat(encoding == Encoding::kQ8
+                                            ? HalfScale(std::fabs(extreme), 127.0f)
+                                            : HalfScale(extreme, -8.0f)));
   }
   return scales;
 }
 
-// The code whose value is nearest; the upper one at a midpoint.
-int NearestCode(const int8_t* codebook, float y) {
-  int code = 0;
-  while (code < kCodebookSize - 1 &&
-         y >= 0.5f * static_cast<float>(codebook[code] + codebook[code + 1]))
-    ++code;
-  return code;
+// q4_1: the smallest element becomes 0, the largest 15.
+RowScales ChooseScalesAndMinimums(const Row& row) {
+  RowScales scales;
+  for (int64_t g = 0; g < row.groups; ++g) {
+    float min = row(g * kGroupColumns), max = min;
+    for (int64_t c = g * kGroupColumns; c < row.end(g); ++c) {
+      min = std::min(min, row(c));
+      max = std::max(max, row(c));
+    }
+    const float minimum = HalfToFloat(FloatToHalf(Clamp(min, -kMaxHalf, kMaxHalf)));
+    scales.groups.push_back(HalfToFloat(HalfScale(std::max(max - minimum, 0.0f), 15.0f)));
+    scales.minimums.push_back(minimum);
+  }
+  return scales;
 }
 
-// q4: x = row scale * z, and a group of z decodes to integers, its scale (-127..127) times codebook
-// values.
-struct Q4Search {
+// q4, q5, q6: x = row scale * z, and a group of z decodes to integers, its scale (-127..127) times
+// levels.
+struct ScaleSearch {
   const Row& row;
-  const int8_t* codebook;
+  const Levels& levels;
   const float* weights;
 
   float Weight(int64_t c) const { return weights == nullptr ? 1.0f : weights[c]; }
   float Integer(float z, float scale) const {
-    return scale * codebook[NearestCode(codebook, z * Inverse(scale))];
+    return scale * levels.Nearest(z * Inverse(scale)).value;
   }
 
   // sum w (z - decoded z)^2.
@@ -162,7 +172,7 @@ struct Q4Search {
   }
 
   // The group scale of least error among the candidates; `first` is the scale that maps the extreme
-  // onto the codebook's largest value.
+  // onto the top level.
   float BestScale(int64_t group, float inverse, float first) const {
     const float z = first * inverse;
     const float* factors = weights == nullptr ? kPlainFactors : kWeightedFactors;
@@ -198,20 +208,18 @@ struct Q4Search {
   }
 };
 
-RowScales ChooseQ4Scales(const Row& row, const RowInput& input) {
-  const int8_t* codebook = input.codebook;
-  const Q4Search search{row, codebook, input.column_weights};
-  const float top = codebook[15] >= -codebook[0] ? codebook[15] : codebook[0];
-  RowScales scales{0, std::vector<float>(row.groups)};
+RowScales SearchScales(const Row& row, const Levels& levels, const float* column_weights) {
+  const ScaleSearch search{row, levels, column_weights};
+  RowScales scales{0, std::vector<float>(row.groups), {}};
   float largest = 0;
   for (int64_t g = 0; g < row.groups; ++g) {
-    scales.groups[g] = row.Extreme(g) / top;
+    scales.groups[g] = row.Extreme(g) / levels.top;
     largest = std::max(largest, std::fabs(scales.groups[g]));
   }
   if (largest > 0) {
     scales.row = Clamp(largest * (kLargestFactor / 127.0f), kMinRowScale, kMaxRowScale);
-    for (float& scale : scales.groups) {
-      scale = search.BestScale(&scale - scales.groups.data(), 1.0f / scales.row, scale);
+    for (int64_t g = 0; g < row.groups; ++g) {
+      scales.groups[g] = search.BestScale(g, 1.0f / scales.row, scales.groups[g]);
     }
     scales.row = search.RefitRowScale(scales.row, scales.groups);
   }
@@ -220,47 +228,85 @@ RowScales ChooseQ4Scales(const Row& row, const RowInput& input) {
 
 }  // namespace
 
+Levels::Levels(Encoding encoding, const int8_t* values)
+    : codebook(values), size(1 << Info(encoding).code_bits), min(0), max(0), top(0) {
+  if (codebook != nullptr) {
+    top = codebook[size - 1] >= -codebook[0] ? codebook[size - 1] : codebook[0];
+    return;
+  }
+  min = encoding == Encoding::kQ4_1 ? 0.0f : static_cast<float>(-size / 2);
+  if (encoding == Encoding::kQ8) min = -127;
+  max = encoding == Encoding::kQ4_1 ? 15.0f : static_cast<float>(size / 2 - 1);
+  top = max >= -min ? max : min;
+}
+
+Levels::Level Levels::Nearest(float y) const {
+  if (codebook == nullptr) {
+    const float value = std::nearbyint(Clamp(y, min, max));
+    return {static_cast<int>(value - min), value};
+  }
+  int code = 0;
+  for (int step = size / 2; step > 0; step /= 2) {
+    const int next = code + step;
+    if (y >= 0.5f * static_cast<float>(codebook[next - 1] + codebook[next])) code = next;
+  }
+  return {code, static_cast<float>(codebook[code])};
+}
+
 RowScales ChooseScales(const Geometry& geometry, const RowInput& input) {
   const Row row{input.x, input.stride, geometry.cols, geometry.groups()};
-  return geometry.encoding == Encoding::kQ4 ? ChooseQ4Scales(row, input)
-                                            : ChooseHalfScales(geometry.encoding, row);
+  if (Info(geometry.encoding).row_scale) {
+    return SearchScales(row, Levels(geometry.encoding, input.codebook), input.column_weights);
+  }
+  return geometry.encoding == Encoding::kQ4_1 ? ChooseScalesAndMinimums(row)
+                                              : ChooseHalfScales(geometry.encoding, row);
 }
 
 RowGrid::RowGrid(Encoding encoding, const int8_t* codebook, const RowScales& scales)
-    : encoding_(encoding), codebook_(codebook), scales_(scales), row_inverse_(Inverse(scales.row)) {
+    : encoding_(encoding),
+      levels_(encoding, codebook),
+      scales_(scales),
+      row_inverse_(Inverse(scales.row)) {
   for (const float scale : scales.groups) group_inverses_.push_back(Inverse(scale));
 }
 
 RowGrid::Point RowGrid::Nearest(int64_t column, float x) const {
   const int64_t group = column / kGroupColumns;
-  const float y = x * row_inverse_ * group_inverses_[group];
   const float scale = scales_.row * scales_.groups[group];
-  if (encoding_ == Encoding::kQ4) {
-    const int code = NearestCode(codebook_, y);
-    return {code, scale * codebook_[code]};
+  if (encoding_ == Encoding::kQ4_1) {
+    const float minimum = scales_.minimums[group];
+    const Levels::Level level = levels_.Nearest((x - minimum) * group_inverses_[group]);
+    return {level.code, scale * level.value + minimum};
   }
-  const bool q8 = encoding_ == Encoding::kQ8;
-  const float value = std::nearbyint(Clamp(y, q8 ? -127.0f : -8.0f, q8 ? 127.0f : 7.0f));
-  return {static_cast<int>(value) + (q8 ? 0 : 8), scale * value};
+  const Levels::Level level = levels_.Nearest(x * row_inverse_ * group_inverses_[group]);
+  const int code = encoding_ == Encoding::kQ8 ? static_cast<int>(level.value) : level.code;
+  return {code, scale * level.value};
 }
 
 void RowPlace::StoreScales(const RowScales& scales) const {
   if (info_.row_scale) Store(scales.row, RowScale());
   for (size_t g = 0; g < scales.groups.size(); ++g) {
+    uint8_t* scale = Scale(static_cast<int64_t>(g));
     if (info_.scale_bytes == 1) {
-      Store(static_cast<int8_t>(scales.groups[g]), Scale(g));
+      Store(static_cast<int8_t>(scales.groups[g]), scale);
     } else {
-      Store(FloatToHalf(scales.groups[g]), Scale(g));
+      Store(FloatToHalf(scales.groups[g]), scale);
     }
+    if (!scales.minimums.empty()) Store(FloatToHalf(scales.minimums[g]), scale + 2);
   }
 }
 
 void RowPlace::StoreCode(int64_t column, int code) const {
+  const CodePlace place = PlaceOfCode(geometry_.encoding, static_cast<int>(geometry_.unit_rows()),
+                                      row_, static_cast<int>(column % kGroupColumns));
+  uint8_t* group = GroupCodes(column / kGroupColumns);
   if (info_.code_bits == 8) {
-    *Code(column) = static_cast<uint8_t>(code);
-  } else {
-    const bool high = column % kGroupColumns >= kGroupColumns / 2;
-    *Code(column) |= static_cast<uint8_t>(high ? code << 4 : code);
+    group[place.low_byte] = static_cast<uint8_t>(code);
+    return;
+  }
+  group[place.low_byte] |= static_cast<uint8_t>((code & 15) << place.low_shift);
+  if (info_.code_bits > 4) {
+    group[place.high_byte] |= static_cast<uint8_t>(code >> 4 << place.high_shift);
   }
 }
 

@@ -25,13 +25,31 @@ struct RowInput {
 };
 
 struct RowScales {
-  float row = 1;              // the f32 of encodings with row_scale; 1 of others
-  std::vector<float> groups;  // the value of each group's int8 or f16, as stored
+  float row = 1;                // the f32 of encodings with row_scale; 1 of others
+  std::vector<float> groups;    // the value of each group's int8 or f16, as stored
+  std::vector<float> minimums;  // of each group: q4_1 only
 };
 
-// Integer encodings. For q4 the scales of least weighted squared error among the candidates
-// (docs/quantization.md); for q8 and q4_0 those that reach each group's extreme.
+// Integer encodings. For q4, q5 and q6 the scales of least weighted squared error among the
+// candidates (docs/quantization.md); for q8, q4_0 and q4_1 those that just reach each group's
+// extremes.
 RowScales ChooseScales(const Geometry& geometry, const RowInput& input);
+
+// The integers that the codes of an encoding stand for: a codebook, or a range.
+struct Levels {
+  const int8_t* codebook;  // or null
+  int size;
+  float min, max;  // of a range
+  float top;       // the integer of largest magnitude, of two the positive one
+
+  Levels(Encoding encoding, const int8_t* codebook);
+  struct Level {
+    int code;     // from 0
+    float value;  // the integer
+  };
+  // The nearest to y. At a midpoint the upper one of a codebook, the even one of a range.
+  Level Nearest(float y) const;
+};
 
 // The values that a row of an integer encoding can hold under its scales. Immutable.
 class RowGrid {
@@ -39,7 +57,7 @@ class RowGrid {
   RowGrid(Encoding encoding, const int8_t* codebook, const RowScales& scales);
 
   struct Point {
-    int code;     // as stored: 0..15 of 4-bit codes, the int8 of q8
+    int code;     // as stored: from 0 of 4 to 6 bits, the int8 of q8
     float value;  // what DecodeUnit makes of it
   };
   // The point nearest to x among those of the column's group.
@@ -47,7 +65,7 @@ class RowGrid {
 
  private:
   const Encoding encoding_;
-  const int8_t* const codebook_;
+  const Levels levels_;
   const RowScales scales_;
   const float row_inverse_;
   std::vector<float> group_inverses_;
@@ -60,18 +78,20 @@ class RowPlace {
 
   // Float encodings: the element of a column.
   uint8_t* Element(int64_t column) const;
-  // 8-bit codes: the byte of a column. 4-bit codes: the byte it shares with another.
-  uint8_t* Code(int64_t column) const;
+  // Integer encodings: the byte that holds a column's code, or its low four bits.
+  uint8_t* CodeByte(int64_t column) const;
   // The row's scale of a group: scale_bytes bytes.
   uint8_t* Scale(int64_t group) const;
   // The f32 of encodings with row_scale.
   uint8_t* RowScale() const { return unit_ + (panels_ ? 4 * row_ : 0); }
 
   void StoreScales(const RowScales& scales) const;
-  // Each column once: where columns share a byte, it was zero before the first of them.
+  // Each column once: its bits were zero before.
   void StoreCode(int64_t column, int code) const;
 
  private:
+  uint8_t* GroupCodes(int64_t group) const;
+
   const Geometry& geometry_;
   const EncodingInfo& info_;
   const bool panels_;

@@ -20,10 +20,6 @@ std::vector<float> Gaussian(int64_t n, uint32_t seed) {
   return values;
 }
 
-const int8_t* CodebookOf(Encoding encoding) {
-  return Info(encoding).codebook ? kQ4Codebook : nullptr;
-}
-
 // Calls check(geometry, codebook) for every integer encoding, in both layouts.
 template <typename Check>
 void ForEachInteger(int64_t cols, Check check) {
@@ -31,39 +27,39 @@ void ForEachInteger(int64_t cols, Check check) {
     if (info.scale_bytes == 0) continue;
     for (Layout layout : {Layout::kPanels, Layout::kRows}) {
       SCOPED_TRACE(info.name);
-      check(Geometry{info.encoding, layout, 1, cols}, CodebookOf(info.encoding));
+      check(Geometry{info.encoding, layout, layout == Layout::kPanels ? 16 : 1, cols},
+            CodebookFor(info.encoding));
     }
   }
 }
 
-// Columns in any order make the row that EncodeUnit makes, and Nearest says what will be decoded.
+// Columns in any order make the rows that EncodeUnit makes, and Nearest says what will be decoded.
 TEST(RowGrid, StepsInAnyOrderEqualEncodeUnit) {
   for (int64_t cols : {33, 172, 576}) {
     ForEachInteger(cols, [&](const Geometry& g, const int8_t* codebook) {
-      const std::vector<float> x = Gaussian(cols, 1);
+      const std::vector<float> x = Gaussian(g.unit_rows() * cols, 1);
       EncodingError error;
       std::vector<uint8_t> expected(g.unit_bytes()), actual(g.unit_bytes());
-      EncodeUnit(g, codebook, nullptr, x.data(), 1, expected.data(), &error);
-      // The padding, and the rows of a panel that are not there.
-      EncodeUnit(g, codebook, nullptr, std::vector<float>(cols).data(), 1, actual.data(), &error);
-      const RowPlace place(g, 0, actual.data());
+      EncodeUnit(g, codebook, nullptr, x.data(), g.unit_rows(), expected.data(), &error);
       std::vector<int64_t> order(g.padded_cols());
       std::iota(order.begin(), order.end(), 0);
       std::shuffle(order.begin(), order.end(), std::mt19937(2));
-      for (int64_t c : order) *place.Code(c) = 0;
-
-      const RowScales scales = ChooseScales(g, {x.data(), 1, codebook, nullptr});
-      const RowGrid grid(g.encoding, codebook, scales);
-      place.StoreScales(scales);
-      std::vector<float> values(g.padded_cols()), decoded(g.unit_rows() * g.padded_cols());
-      for (int64_t c : order) {
-        const RowGrid::Point point = grid.Nearest(c, c < cols ? x[c] : 0.0f);
-        place.StoreCode(c, point.code);
-        values[c] = point.value;
+      std::vector<float> values(g.unit_rows() * g.padded_cols()), decoded(values.size());
+      for (int64_t r = 0; r < g.unit_rows(); ++r) {
+        const float* row = x.data() + r * cols;
+        const RowScales scales = ChooseScales(g, {row, 1, codebook, nullptr});
+        const RowGrid grid(g.encoding, codebook, scales);
+        const RowPlace place(g, static_cast<int>(r), actual.data());
+        place.StoreScales(scales);
+        for (int64_t c : order) {
+          const RowGrid::Point point = grid.Nearest(c, c < cols ? row[c] : 0.0f);
+          place.StoreCode(c, point.code);
+          values[r * g.padded_cols() + c] = point.value;
+        }
       }
       EXPECT_EQ(actual, expected);
       DecodeUnit(g, codebook, actual.data(), 0, decoded.data());
-      for (int64_t c = 0; c < g.padded_cols(); ++c) ASSERT_EQ(decoded[c], values[c]) << c;
+      EXPECT_EQ(decoded, values);
     });
   }
 }
@@ -97,20 +93,22 @@ TEST(RowGrid, NearestIsNearest) {
 
 // Scales are those of the row that was given, and weights move them.
 TEST(ChooseScales, WeightsMoveThem) {
-  const Geometry g{Encoding::kQ4, Layout::kPanels, 1, 256};
   const std::vector<float> x = Gaussian(256, 5);
   std::vector<float> weights(256);
   for (int c = 0; c < 256; ++c) weights[c] = c % 9 == 0 ? 40.0f : 0.5f;
-  const RowScales plain = ChooseScales(g, {x.data(), 1, kQ4Codebook, nullptr});
-  const RowScales weighted = ChooseScales(g, {x.data(), 1, kQ4Codebook, weights.data()});
-  const auto weighted_error = [&](const RowScales& scales) {
-    const RowGrid grid(g.encoding, kQ4Codebook, scales);
-    double sum = 0;
-    for (int c = 0; c < 256; ++c)
-      sum += weights[c] * std::pow(grid.Nearest(c, x[c]).value - x[c], 2);
-    return sum;
-  };
-  EXPECT_LT(weighted_error(weighted), 0.9 * weighted_error(plain));
+  for (Encoding encoding : {Encoding::kQ4, Encoding::kQ5, Encoding::kQ6}) {
+    const Geometry g{encoding, Layout::kPanels, 1, 256};
+    const int8_t* codebook = CodebookFor(encoding);
+    const auto weighted_error = [&](const float* column_weights) {
+      const RowScales scales = ChooseScales(g, {x.data(), 1, codebook, column_weights});
+      const RowGrid grid(encoding, codebook, scales);
+      double sum = 0;
+      for (int c = 0; c < 256; ++c)
+        sum += weights[c] * std::pow(grid.Nearest(c, x[c]).value - x[c], 2);
+      return sum;
+    };
+    EXPECT_LT(weighted_error(weights.data()), 0.9 * weighted_error(nullptr)) << Info(encoding).name;
+  }
 }
 
 }  // namespace

@@ -1,9 +1,5 @@
 #include "quantize/scheme.h"
 
-#include <algorithm>
-#include <map>
-#include <utility>
-
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -13,21 +9,31 @@ namespace quire {
 namespace {
 
 constexpr Scheme kSchemes[] = {
-    {"q4", "4-bit codebook, the most sensitive matrices in 8 bits: at most 4.55 bits per weight",
-     Encoding::kQ4, Encoding::kQ8, 4.55, Encoding::kQ8, Encoding::kQ8},
-    {"q4_hq", "as q4 with more matrices in 8 bits: at most 5.0 bits per weight", Encoding::kQ4,
-     Encoding::kQ8, 5.0, Encoding::kQ8, Encoding::kQ8},
-    {"q4_0", "GGUF's Q4_0 everywhere: 4.5 bits per weight", Encoding::kQ4_0, Encoding::kQ4_0, 4.5,
+    {"q4", "4 bits, the most sensitive matrices in 5 to 8: at most 4.55 bits per weight",
+     Encoding::kQ4, true, 4.55, Encoding::kQ8, Encoding::kQ8},
+    {"q4_hq", "as q4 with more matrices in 5 to 8 bits: at most 5.0 bits per weight", Encoding::kQ4,
+     true, 5.0, Encoding::kQ8, Encoding::kQ8},
+    {"q4_0", "GGUF's Q4_0 everywhere: 4.5 bits per weight", Encoding::kQ4_0, false, 4.5,
      Encoding::kQ4_0, Encoding::kQ4_0},
-    {"q8", "8-bit codes and 16-bit scales: 8.5 bits per weight", Encoding::kQ8, Encoding::kQ8, 8.5,
+    {"q8", "8-bit codes and 16-bit scales: 8.5 bits per weight", Encoding::kQ8, false, 8.5,
      Encoding::kQ8, Encoding::kQ8},
-    {"f16", "IEEE half precision: 16 bits per weight", Encoding::kF16, Encoding::kF16, 16,
-     Encoding::kF16, Encoding::kF16},
-    {"bf16", "bfloat16: 16 bits per weight", Encoding::kBF16, Encoding::kBF16, 16, Encoding::kBF16,
+    {"f16", "IEEE half precision: 16 bits per weight", Encoding::kF16, false, 16, Encoding::kF16,
+     Encoding::kF16},
+    {"bf16", "bfloat16: 16 bits per weight", Encoding::kBF16, false, 16, Encoding::kBF16,
      Encoding::kBF16},
-    {"f32", "single precision: 32 bits per weight", Encoding::kF32, Encoding::kF32, 32,
-     Encoding::kF32, Encoding::kF32},
+    {"f32", "single precision: 32 bits per weight", Encoding::kF32, false, 32, Encoding::kF32,
+     Encoding::kF32},
 };
+
+// What a mixed scheme climbs: each step's relative squared error on weights of trained models.
+constexpr struct {
+  Encoding encoding;
+  double relative_squared_error;
+} kLadder[] = {{Encoding::kQ4, 5.9e-3},
+               {Encoding::kQ5, 1.5e-3},
+               {Encoding::kQ6, 0.47e-3},
+               {Encoding::kQ8, 0.027e-3}};
+constexpr int kLadderSteps = sizeof(kLadder) / sizeof(kLadder[0]);
 
 constexpr struct {
   const char* name;
@@ -89,59 +95,107 @@ absl::StatusOr<const Scheme*> FindScheme(absl::string_view name) {
       absl::StrCat("unknown type \"", name, "\"; there are ", SchemeNames()));
 }
 
-std::vector<TensorName> KeepOrder(int n_layers) {
-  std::vector<TensorName> order;
-  const auto add = [&](TensorRole role, int layer) {
-    const auto same = [&](const TensorName& t) { return t.role == role && t.layer == layer; };
-    if (layer >= 0 && layer < n_layers && std::none_of(order.begin(), order.end(), same)) {
-      order.push_back({role, layer});
-    }
-  };
-  // What the last layer adds goes to the output matrix undiluted; the first layers' outliers stay
-  // in the residual stream.
-  add(TensorRole::kDown, n_layers - 1);
-  add(TensorRole::kDown, 0);
-  add(TensorRole::kUp, n_layers - 1);
-  add(TensorRole::kWo, 0);
-  for (TensorRole role : {TensorRole::kWv, TensorRole::kWk, TensorRole::kDown, TensorRole::kWo,
-                          TensorRole::kWq, TensorRole::kUp, TensorRole::kGate}) {
-    for (int layer = 0; layer < n_layers; ++layer) add(role, layer);
+absl::StatusOr<Scheme> WithTargetBits(const Scheme& scheme, double bits) {
+  if (!scheme.mixed) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--target-bits goes with a type that mixes encodings, q4 or q4_hq, not with ",
+                     scheme.name));
   }
-  return order;
+  if (!(bits >= 4 && bits <= 9)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--target-bits wants 4 to 9 bits per weight, not ", bits));
+  }
+  Scheme result = scheme;
+  result.name = "mixed";
+  result.max_bits = bits;
+  return result;
+}
+
+std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, int n_layers) {
+  // Key and value heads serve several query heads each.
+  double query_rows = 0, kv_rows = 0;
+  for (const SchemeTensor& tensor : tensors) {
+    if (tensor.name.role == TensorRole::kWq) query_rows = static_cast<double>(tensor.rows);
+    if (tensor.name.role == TensorRole::kWk) kv_rows = static_cast<double>(tensor.rows);
+  }
+  const double sharing = kv_rows > 0 ? query_rows / kv_rows : 1;
+  const int edge = (n_layers + 7) / 8;  // layers that count as first or last
+  std::vector<double> result;
+  for (const SchemeTensor& tensor : tensors) {
+    const int layer = tensor.name.layer;
+    const bool last = layer == n_layers - 1, first = layer < 2;
+    switch (tensor.name.role) {
+      case TensorRole::kWv:
+        result.push_back(4 * sharing);
+        break;
+      case TensorRole::kWk:
+        result.push_back(sharing);
+        break;
+      case TensorRole::kWq:
+        result.push_back(1.2);
+        break;
+      case TensorRole::kWo:
+        result.push_back(first ? 2.5 : 0.8);
+        break;
+      case TensorRole::kGate:
+        result.push_back(last ? 2 : 0.5);
+        break;
+      case TensorRole::kUp:
+        result.push_back(last ? 8 : 0.8);
+        break;
+      case TensorRole::kDown:
+        // What the last layer adds reaches the output matrix undiluted; in the first ones arise the
+        // few huge activations that stay in the residual stream.
+        result.push_back(last ? 10 : layer < edge || layer >= n_layers - edge ? 2 : 0.8);
+        break;
+      default:
+        result.push_back(0);
+    }
+  }
+  return result;
 }
 
 std::vector<Encoding> ChooseEncodings(const Scheme& scheme, absl::Span<const SchemeTensor> tensors,
-                                      int n_layers, bool tied_embeddings) {
-  std::vector<Encoding> encodings(tensors.size(), Encoding::kF32);
-  std::map<std::pair<TensorRole, int>, size_t> matrices;  // of the layers, by name
+                                      int n_layers, bool tied_embeddings,
+                                      absl::Span<const double> sensitivities) {
+  std::vector<Encoding> encodings;
+  std::vector<int> step(tensors.size(), kLadderSteps);  // on the ladder; at its end: stays
   double weights = 0, bits = 0;
   const auto bits_of = [&](size_t i, Encoding encoding) {
     return 8.0 * Geometry{encoding, Layout::kPanels, tensors[i].rows, tensors[i].cols}.bytes();
   };
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const TensorName& name = tensors[i].name;
-    if (name.role == TensorRole::kEmbedding) {
-      encodings[i] = tied_embeddings ? scheme.output : scheme.embedding;
-    } else if (name.role == TensorRole::kOutput) {
-      encodings[i] = scheme.output;
-    } else if (InLayers(name.role)) {
-      encodings[i] = scheme.layers;
-      matrices[{name.role, name.layer}] = i;
-      weights += static_cast<double>(tensors[i].rows) * tensors[i].cols;
-      bits += bits_of(i, scheme.layers);
+    const TensorRole role = tensors[i].name.role;
+    encodings.push_back(role == TensorRole::kVector   ? Encoding::kF32
+                        : role == TensorRole::kOutput ? scheme.output
+                        : role == TensorRole::kEmbedding
+                            ? (tied_embeddings ? scheme.output : scheme.embedding)
+                            : scheme.layers);
+    if (!InLayers(role)) continue;
+    step[i] = 0;
+    weights += static_cast<double>(tensors[i].rows) * tensors[i].cols;
+    bits += bits_of(i, scheme.layers);
+  }
+  if (!scheme.mixed) return encodings;
+  const std::vector<double> prior = PriorSensitivities(tensors, n_layers);
+  if (sensitivities.empty()) sensitivities = prior;
+  for (;;) {
+    size_t best = tensors.size();
+    double best_gain = -1, best_bits = 0;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (step[i] + 1 >= kLadderSteps) continue;
+      const auto &now = kLadder[step[i]], &next = kLadder[step[i] + 1];
+      const double added = bits_of(i, next.encoding) - bits_of(i, now.encoding);
+      if (bits + added > scheme.max_bits * weights) continue;
+      const double gain = sensitivities[i] * static_cast<double>(tensors[i].rows) *
+                          static_cast<double>(tensors[i].cols) *
+                          (now.relative_squared_error - next.relative_squared_error) / added;
+      if (gain > best_gain) best = i, best_gain = gain, best_bits = added;
     }
+    if (best == tensors.size()) return encodings;
+    encodings[best] = kLadder[++step[best]].encoding;
+    bits += best_bits;
   }
-  if (scheme.kept == scheme.layers) return encodings;
-  for (const TensorName& name : KeepOrder(n_layers)) {
-    const auto found = matrices.find({name.role, name.layer});
-    if (found == matrices.end()) continue;
-    const size_t i = found->second;
-    const double with = bits - bits_of(i, scheme.layers) + bits_of(i, scheme.kept);
-    if (with > scheme.max_bits * weights) continue;
-    encodings[i] = scheme.kept;
-    bits = with;
-  }
-  return encodings;
 }
 
 }  // namespace quire

@@ -23,22 +23,22 @@ struct TensorName {
 // "layers.3.wq" -> {kWq, 3}. InvalidArgument for any other name.
 absl::StatusOr<TensorName> ParseTensorName(absl::string_view canonical_name);
 
-// Matrices of the layers get `layers`, but those that KeepOrder names first get `kept`, as many as
-// the budget allows. Vectors are always f32.
+// Matrices of the layers get `layers`; where `mixed`, those where it pays most get q5, q6 or q8, as
+// far as max_bits allow. Vectors are always f32.
 //
-//   name    layers  kept  bits of the layers' matrices  embedding, output
-//   q4      q4      q8    at most 4.55                  q8
-//   q4_hq   q4      q8    at most 5.00                  q8
-//   q4_0    q4_0    -     4.50                          q4_0
-//   q8      q8      -     8.50                          q8
-//   f16     f16     -     16                            f16
-//   bf16    bf16    -     16                            bf16
-//   f32     f32     -     32                            f32
+//   name    layers           bits of the layers' matrices  embedding, output
+//   q4      q4 to q8, mixed  at most 4.55                  q8
+//   q4_hq   q4 to q8, mixed  at most 5.00                  q8
+//   q4_0    q4_0             4.50                          q4_0
+//   q8      q8               8.50                          q8
+//   f16     f16              16                            f16
+//   bf16    bf16             16                            bf16
+//   f32     f32              32                            f32
 struct Scheme {
   const char* name;         // as in --type
   const char* description;  // one line, with its bits per weight
   Encoding layers;
-  Encoding kept;
+  bool mixed;
   double max_bits;  // per weight, over the layers' matrices, scales and padding included
   Encoding embedding;
   Encoding output;  // the output matrix, or the tied embedding
@@ -49,17 +49,29 @@ absl::StatusOr<const Scheme*> FindScheme(absl::string_view name);
 // "q4, q4_hq, q4_0, ...".
 std::string SchemeNames();
 
-// The matrices of the layers in the order in which more bits pay, by measured divergence per added
-// bit (docs/quantization.md).
-std::vector<TensorName> KeepOrder(int n_layers);
+// A mixed scheme with another budget (--target-bits). InvalidArgument where the scheme is not
+// mixed, or the bits are not within 4 to 9.
+absl::StatusOr<Scheme> WithTargetBits(const Scheme& scheme, double bits);
 
 struct SchemeTensor {
   TensorName name;
   int64_t rows, cols;  // of a vector: 1 and its length
 };
-// The encoding of each tensor of a model.
+
+// What a matrix of the layers costs in quality: the divergence that an error of its weights causes,
+// per weight and per unit of relative squared error (sum (stored - w)^2 / sum w^2), up to a factor
+// common to all matrices. Of other tensors 0. This is what role, depth and shape tell without data
+// (docs/quantization.md).
+std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, int n_layers);
+
+// The encoding of each tensor of a model. A mixed scheme goes up from its `layers`, one step of one
+// matrix at a time, always that which lowers sum (sensitivity x weights x relative squared error of
+// its encoding) most per bit and still fits the budget; so it depends on its arguments alone, and
+// stays within max_bits unless `layers` itself does not. `sensitivities`: one for each tensor, in
+// the unit of PriorSensitivities, where calibration has measured them; empty: PriorSensitivities.
 std::vector<Encoding> ChooseEncodings(const Scheme& scheme, absl::Span<const SchemeTensor> tensors,
-                                      int n_layers, bool tied_embeddings);
+                                      int n_layers, bool tied_embeddings,
+                                      absl::Span<const double> sensitivities = {});
 
 }  // namespace quire
 

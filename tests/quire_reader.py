@@ -47,7 +47,9 @@ def up(n, m):
 
 # code: name, code bits, bytes of a group's scale, has an f32 per row
 ENCODINGS = {1: ("f32", 32, 0, False), 2: ("f16", 16, 0, False), 3: ("bf16", 16, 0, False),
-             4: ("q8", 8, 2, False), 5: ("q4", 4, 1, True), 6: ("q4_0", 4, 2, False)}
+             4: ("q8", 8, 2, False), 5: ("q4", 4, 1, True), 6: ("q4_0", 4, 2, False),
+             7: ("q5", 5, 1, True), 8: ("q6", 6, 1, True), 9: ("q4_1", 4, 4, False)}
+FEATURES = {"codebook32"}
 CONFIG = {1: "architecture", 2: "n_layers", 3: "n_heads", 4: "n_kv_heads", 5: "head_dim", 6: "hidden_dim", 7: "ffn_dim",
           8: "vocab_size", 9: "context_tokens", 10: "norm_eps", 11: "rope_theta", 13: "tied_embeddings", 14: "sliding_window"}
 
@@ -108,7 +110,8 @@ class QuireFile:
                 assert t.xxh3 == xxhash.xxh3_64_intdigest(d[t.offset : end]), t.name
                 self.tensors[t.name] = t
             elif number == 6:
-                raise NotImplementedError("required feature " + value.decode())
+                if value.decode() not in FEATURES:
+                    raise NotImplementedError("required feature " + value.decode())
             elif number == 3:
                 self.codebooks.append(np.frombuffer(next(v for k, v in fields(value) if k == 1), np.int8))
             elif number == 4:
@@ -128,7 +131,7 @@ class QuireFile:
         return values.reshape(t.shape)
 
     def _elements(self, t, codes):
-        """codes: bytes, of 4-bit codes already one a byte."""
+        """codes: bytes, of 4 to 6 bits already one a byte."""
         if t.code_bits == 32:
             return codes.view(np.float32)
         if t.encoding == "f16":
@@ -137,12 +140,26 @@ class QuireFile:
             return (codes.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         if t.encoding == "q8":
             return codes.view(np.int8).astype(np.float32)
-        if t.encoding == "q4_0":
-            return codes.astype(np.float32) - 8
+        if t.encoding in ("q4_0", "q4_1", "q6"):
+            return codes.astype(np.float32) - {"q4_0": 8, "q4_1": 0, "q6": 32}[t.encoding]
         return self.codebooks[t.codebook][codes].astype(np.float32)
 
     def _scales(self, t, raw):
-        return raw.view(np.float16).astype(np.float32) if t.scale_bytes == 2 else raw.view(np.int8).astype(np.float32)
+        """[group, row, scale (and minimum)]"""
+        return raw.view(np.int8 if t.scale_bytes == 1 else np.float16).astype(np.float32).reshape(-1, max(1, t.scale_bytes // 2))
+
+    def _codes(self, t, raw, rows):
+        """A group's bytes of 4 to 6 bits a code -> [line, row, column in line], one code a byte."""
+        line = 4 * rows
+        low = raw[: 4 * line].reshape(4, line)
+        codes = np.concatenate([low & 15, low >> 4])
+        planes = raw[4 * line :].reshape(-1, line)
+        for j in range(8):
+            if t.code_bits == 5:
+                codes[j] |= (planes[0] >> j & 1) << 4
+            elif t.code_bits == 6:
+                codes[j] |= (planes[j // 4] >> j % 4 * 2 & 3) << 4
+        return codes.reshape(8, rows, 4)
 
     def _panels(self, t, raw, rows, cols):
         groups, panels = up(cols, 32) // 32, up(rows, 16) // 16
@@ -155,19 +172,20 @@ class QuireFile:
             for first in range(0, groups, 4):
                 n = min(4, groups - first)
                 size = up(16 * n * t.scale_bytes, 64)
-                scales = self._scales(t, raw[at : at + 16 * n * t.scale_bytes]).reshape(n, 16) if t.scale_bytes else None
+                scales = self._scales(t, raw[at : at + 16 * n * t.scale_bytes]).reshape(n, 16, -1) if t.scale_bytes else None
                 at += size
                 for g in range(n):
                     size = 16 * 32 * t.code_bits // 8
                     codes, at = raw[at : at + size], at + size
-                    if t.code_bits == 4:  # [stored line, row, column in line]
-                        lines = codes.reshape(4, 16, 4)
-                        codes = np.concatenate([lines & 15, lines >> 4])
-                    per_line = 4 if t.code_bits == 4 else 32 // t.code_bits
+                    if t.code_bits < 8:
+                        codes = self._codes(t, codes, 16)
+                    per_line = 4 if t.code_bits < 8 else 32 // t.code_bits
                     values = self._elements(t, np.ascontiguousarray(codes).reshape(-1)).reshape(-1, 16, per_line)
                     values = values.transpose(1, 0, 2).reshape(16, 32)
                     if scales is not None:
-                        values = (row_scale * scales[g])[:, None] * values
+                        values = (row_scale * scales[g, :, 0])[:, None] * values
+                        if t.encoding == "q4_1":
+                            values = values + scales[g, :, 1:]
                     out[p * 16 : p * 16 + 16, (first + g) * 32 : (first + g + 1) * 32] = values
         assert at == t.bytes
         return out[:rows, :cols]
@@ -182,10 +200,10 @@ class QuireFile:
         for r in range(rows):
             start = 4 if t.row_scale else 0
             row_scale = raw[r, :4].view(np.float32)[0] if t.row_scale else np.float32(1)
-            scales = row_scale * self._scales(t, raw[r, start : start + groups * t.scale_bytes])
+            scales = self._scales(t, raw[r, start : start + groups * t.scale_bytes])
             codes = raw[r, head:]
-            if t.code_bits == 4:
-                halves = codes.reshape(groups, 16)
-                codes = np.concatenate([halves & 15, halves >> 4], axis=1).reshape(-1)
-            out[r] = (scales[:, None] * self._elements(t, codes).reshape(groups, 32)).reshape(-1)
+            if t.code_bits < 8:
+                codes = np.concatenate([self._codes(t, group, 1).reshape(-1) for group in codes.reshape(groups, -1)])
+            values = (row_scale * scales[:, :1]) * self._elements(t, codes).reshape(groups, 32)
+            out[r] = (values + scales[:, 1:] if t.encoding == "q4_1" else values).reshape(-1)
         return out[:, :cols]

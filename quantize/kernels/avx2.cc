@@ -16,7 +16,11 @@ typedef int8_t I8 __attribute__((vector_size(kLanes)));
 typedef float HalfF32 __attribute__((vector_size(2 * kLanes)));
 typedef double F64 __attribute__((vector_size(4 * kLanes)));
 
-struct Table {
+template <int kSize>
+struct Table;
+
+template <>
+struct Table<16> {
   __m256 low, high;
   explicit Table(const float* v) : low(_mm256_loadu_ps(v)), high(_mm256_loadu_ps(v + 8)) {}
   F32 operator[](I32 i) const {
@@ -24,6 +28,16 @@ struct Table {
     const __m256 pick = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));  // bit 3 as the sign
     return (F32)_mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index),
                                  _mm256_permutevar8x32_ps(high, index), pick);
+  }
+};
+
+template <>
+struct Table<32> {
+  Table<16> low, high;
+  explicit Table(const float* v) : low(v), high(v + 16) {}
+  F32 operator[](I32 i) const {
+    const __m256 pick = _mm256_castsi256_ps(_mm256_slli_epi32((__m256i)i, 27));
+    return (F32)_mm256_blendv_ps((__m256)low[i], (__m256)high[i], pick);
   }
 };
 

@@ -16,12 +16,23 @@ typedef int8_t I8 __attribute__((vector_size(kLanes)));
 typedef float HalfF32 __attribute__((vector_size(2 * kLanes)));
 typedef double F64 __attribute__((vector_size(4 * kLanes)));
 
-struct Table {
+template <int kSize>
+struct Table;
+
+template <>
+struct Table<16> {
   __m512 values;
   explicit Table(const float* v) : values(_mm512_loadu_ps(v)) {}
   F32 operator[](I32 i) const {
     return (F32)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)i, values);
   }
+};
+
+template <>
+struct Table<32> {
+  __m512 low, high;
+  explicit Table(const float* v) : low(_mm512_loadu_ps(v)), high(_mm512_loadu_ps(v + 16)) {}
+  F32 operator[](I32 i) const { return (F32)_mm512_permutex2var_ps(low, (__m512i)i, high); }
 };
 
 #include "quantize/kernels/lanes.inc"

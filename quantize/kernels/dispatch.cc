@@ -17,7 +17,8 @@ constexpr EncodeKernels kScalar = {
     "scalar",
     [] { return true; },
     {EncodeRows<Encoding::kF32>, EncodeRows<Encoding::kF16>, EncodeRows<Encoding::kBF16>,
-     EncodeRows<Encoding::kQ8>, EncodeRows<Encoding::kQ4>, EncodeRows<Encoding::kQ4_0>},
+     EncodeRows<Encoding::kQ8>, EncodeRows<Encoding::kQ4>, EncodeRows<Encoding::kQ4_0>,
+     EncodeRows<Encoding::kQ5>, EncodeRows<Encoding::kQ6>, EncodeRows<Encoding::kQ4_1>},
 };
 
 }  // namespace

@@ -16,7 +16,7 @@ struct PanelArgs {
   const float* columns;         // [32 * groups][16]: the panel's rows side by side; padding is zero
   int64_t cols;                 // without padding
   int64_t groups;               // padded columns / 32
-  const int8_t* codebook;       // 16 ascending values, or null
+  const int8_t* codebook;       // Info(encoding).codebook_size ascending values, or null
   const float* column_weights;  // [cols] of values >= 0, or null: all equal
   float* scratch;               // [groups][16]
   uint8_t* out;                 // the panel (PANELS of format/packed_layout.h), all zero before
@@ -45,8 +45,8 @@ const EncodeKernels* const* AllEncodeKernels();
 // The best that this CPU supports.
 const EncodeKernels& ChooseEncodeKernels();
 
-// The scale search of q4, common to all kernels. A group's first scale maps its element of largest
-// magnitude onto the codebook's value of largest magnitude; the candidates are that scale times
+// The scale search of q4, q5 and q6, common to all kernels. A group's first scale maps its element of
+// largest magnitude onto the level of largest magnitude; the candidates are that scale times
 // each of these factors, the one of least squared error wins. Three take most of
 // what a finer search would (docs/quantization.md).
 inline constexpr int kNumPlainFactors = 3, kNumWeightedFactors = 13;

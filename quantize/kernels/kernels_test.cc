@@ -24,9 +24,9 @@ Result Encode(const EncodeKernels& kernels, Encoding encoding, const std::vector
   Result result{std::vector<uint8_t>(g.unit_bytes()), std::vector<double>(16, 0.5),
                 std::vector<double>(16, 0.25)};
   std::vector<float> scratch(g.groups() * 16, NAN);
-  kernels.encode[static_cast<int>(encoding) - 1]({columns.data(), cols, g.groups(), kQ4Codebook,
-                                                  weights, scratch.data(), result.bytes.data(),
-                                                  result.error.data(), result.norm.data()});
+  kernels.encode[static_cast<int>(encoding) - 1](
+      {columns.data(), cols, g.groups(), CodebookFor(encoding), weights, scratch.data(),
+       result.bytes.data(), result.error.data(), result.norm.data()});
   return result;
 }
 

@@ -63,12 +63,10 @@ struct TileProduct {
           const __m512 row_scale = fewer.code.Scales(scales);
 #pragma GCC unroll 16
           for (int t = 0; t < kTileTokens; ++t) {
-            const __m512i bias =
-                _mm512_srai_epi32(_mm512_set1_epi32(a.xq.bias[at + t]), Code::kBiasShift);
-            const __m512 exact =
-                _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_load_si512(dot[t]), bias));
-            const __m512 both_scales = _mm512_mul_ps(row_scale, _mm512_set1_ps(a.xq.scale[at + t]));
-            sum[t] = _mm512_fmadd_ps(exact, both_scales, sum[t]);
+            const int32_t bias = a.xq.bias[at + t];
+            const __m512i exact = _mm512_add_epi32(_mm512_load_si512(dot[t]), Bias<Code>(bias));
+            sum[t] =
+                AddGroup(fewer.code, scales, row_scale, exact, a.xq.scale[at + t], bias, sum[t]);
           }
         });
 #pragma GCC unroll 16
@@ -94,7 +92,7 @@ constexpr KernelTable kTable = {
     "amx",
     Supported,
     {MatmulFloat<F32>, MatmulFloat<F16>, MatmulFloat<BF16>, MatmulInteger<Q8>, MatmulInteger<Q4>,
-     MatmulInteger<Q4_0>},
+     MatmulInteger<Q4_0>, MatmulInteger<Q5>, MatmulInteger<Q6>, MatmulInteger<Q4_1>},
     Quantize,
     RmsNorm,
     SiluMul,

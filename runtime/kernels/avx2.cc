@@ -34,6 +34,19 @@ struct NibbleDot {
   }
 };
 
+// Codes 0..63 go in as they are: a pair of products, 2 x 63 x 127, fits 16 bits. -32 x the sum of
+// the activations makes up for their offset.
+struct SixBitDot {
+  static inline __m256i Start(int32_t) { return _mm256_setzero_si256(); }
+  static inline __m256i Step(__m256i sum, __m256i w, __m256i x) {
+    const __m256i pairs = _mm256_maddubs_epi16(w, x);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  static inline __m256i Finish(__m256i sum, int32_t bias) {
+    return _mm256_add_epi32(sum, _mm256_set1_epi32(bias / 4));
+  }
+};
+
 #include "runtime/kernels/ymm.inc"
 
 constexpr KernelTable kTable = {
@@ -43,7 +56,7 @@ constexpr KernelTable kTable = {
              __builtin_cpu_supports("f16c");
     },
     {MatmulFloat<F32>, MatmulFloat<F16>, MatmulFloat<BF16>, MatmulInteger<Q8>, MatmulInteger<Q4>,
-     MatmulInteger<Q4_0>},
+     MatmulInteger<Q4_0>, MatmulInteger<Q5>, MatmulInteger<Q6>, MatmulInteger<Q4_1>},
     Quantize,
     RmsNorm,
     SiluMul,

@@ -18,7 +18,7 @@ constexpr KernelTable kTable = {
     "avx512vnni",
     SupportsZmm,
     {MatmulFloat<F32>, MatmulFloat<F16>, MatmulFloat<BF16>, MatmulInteger<Q8>, MatmulInteger<Q4>,
-     MatmulInteger<Q4_0>},
+     MatmulInteger<Q4_0>, MatmulInteger<Q5>, MatmulInteger<Q6>, MatmulInteger<Q4_1>},
     Quantize,
     RmsNorm,
     SiluMul,

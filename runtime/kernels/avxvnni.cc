@@ -22,6 +22,10 @@ struct NibbleDot : WideDot {
   static inline __m256i Start(int32_t bias) { return _mm256_set1_epi32(bias / 16); }
 };
 
+struct SixBitDot : WideDot {
+  static inline __m256i Start(int32_t bias) { return _mm256_set1_epi32(bias / 4); }
+};
+
 #include "runtime/kernels/ymm.inc"
 
 constexpr KernelTable kTable = {
@@ -31,7 +35,7 @@ constexpr KernelTable kTable = {
              __builtin_cpu_supports("f16c") && __builtin_cpu_supports("avxvnni");
     },
     {MatmulFloat<F32>, MatmulFloat<F16>, MatmulFloat<BF16>, MatmulInteger<Q8>, MatmulInteger<Q4>,
-     MatmulInteger<Q4_0>},
+     MatmulInteger<Q4_0>, MatmulInteger<Q5>, MatmulInteger<Q6>, MatmulInteger<Q4_1>},
     Quantize,
     RmsNorm,
     SiluMul,

@@ -7,7 +7,7 @@
 // model says depends neither on the CPU, nor on how a prompt is cut into batches or the work into
 // threads. Kernels are thread-safe where their outputs do not overlap.
 //
-// Activations that meet integer weights (q8, q4, q4_0) are quantized to int8, one f32 scale per
+// Activations that meet integer weights (q8, q4, q4_0, q5, q6, q4_1) are quantized to int8, one f32 scale per
 // token and group of 32 columns: scale = max|x| / 127, q = round(x * (127 / max|x|)) to nearest
 // even. A group whose max|x| is under 2^-120 becomes zeros; one that holds NaN or Inf gets scale
 // NaN, which then shows in every y. Layout for a batch of n tokens (so that a tile of tokens is
@@ -41,7 +41,7 @@ struct MatmulArgs {
   int64_t panel_bytes;  // from one panel to the next
   int64_t n_panels;
   int64_t groups;           // padded columns / 32
-  const int8_t* codebook;   // 16 values, or null
+  const int8_t* codebook;   // Info(encoding).codebook_size values, or null
   QuantizedActivations xq;  // integer encodings read these
   const float* x;           // float encodings read these: [n_tokens][x_stride], padded columns zero
   int64_t x_stride;

@@ -58,7 +58,7 @@ struct Quantized {
 struct Problem {
   Geometry geometry;
   std::vector<uint8_t> panels;
-  int8_t codebook[kCodebookSize];
+  int8_t codebook[kMaxCodebookSize];
   std::vector<float> x;
   int64_t n_tokens;
   Quantized xq;
@@ -88,7 +88,7 @@ Problem MakeProblem(Random& random, Encoding encoding, int64_t rows, int64_t gro
             n_tokens,
             Quantized(groups, n_tokens)};
   p.panels.resize(p.geometry.bytes());
-  for (int i = 0; i < kCodebookSize; ++i) {
+  for (int i = 0; i < kMaxCodebookSize; ++i) {
     p.codebook[i] = static_cast<int8_t>(fill == Fill::kLowest    ? -128
                                         : fill == Fill::kHighest ? 127
                                                                  : random());
@@ -109,8 +109,9 @@ Problem MakeProblem(Random& random, Encoding encoding, int64_t rows, int64_t gro
     }
     for (int64_t first = 0; first < groups; first += kBlockGroups) {
       const int n = static_cast<int>(std::min<int64_t>(kBlockGroups, groups - first));
-      if (info.scale_bytes == 2) {
-        for (int i = 0; i < n * kPanelRows; ++i) put16(at + 2 * i, FloatToHalf(uniform(random)));
+      if (info.scale_bytes >= 2) {
+        for (int i = 0; i < n * kPanelRows * info.scale_bytes / 2; ++i)
+          put16(at + 2 * i, FloatToHalf(uniform(random)));
       }
       if (info.scale_bytes == 0) {
         for (int64_t i = 0; i < p.geometry.block_bytes(n); i += info.code_bits / 8) {

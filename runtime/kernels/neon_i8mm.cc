@@ -75,7 +75,8 @@ constexpr KernelTable kTable = {
              (getauxval(AT_HWCAP2) & kHasMatrixInt8) != 0;
     },
     {MatmulFloat<F32>, MatmulFloat<F16>, MatmulFloat<BF16>, MatmulInteger<Q8, MatrixTile>,
-     MatmulInteger<Q4, MatrixTile>, MatmulInteger<Q4_0, MatrixTile>},
+     MatmulInteger<Q4, MatrixTile>, MatmulInteger<Q4_0, MatrixTile>, MatmulInteger<Q5, MatrixTile>,
+     MatmulInteger<Q6, MatrixTile>, MatmulInteger<Q4_1, MatrixTile>},
     Quantize,
     RmsNorm,
     SiluMul,

@@ -58,19 +58,34 @@ Group FindGroup(const uint8_t* panel, int64_t groups, int64_t g) {
 // The integer that the code of (row, column k of the group) stands for.
 template <Encoding E>
 int Code(const uint8_t* codes, const int8_t* codebook, int row, int k) {
-  if (E == Encoding::kQ8) return static_cast<int8_t>(codes[k / 4 * kLineBytes + 4 * row + k % 4]);
-  const int byte = codes[k % 16 / 4 * kLineBytes + 4 * row + k % 4];
-  const int nibble = k < 16 ? byte & 15 : byte >> 4;
-  return E == Encoding::kQ4 ? codebook[nibble] : nibble - 8;
+  const int line = k / 4;
+  const uint8_t* at = codes + 4 * row + k % 4;
+  if (E == Encoding::kQ8) return static_cast<int8_t>(at[line * kLineBytes]);
+  const int byte = at[line % 4 * kLineBytes], nibble = line < 4 ? byte & 15 : byte >> 4;
+  const uint8_t* planes = at + 4 * kLineBytes;
+  switch (E) {
+    case Encoding::kQ4:
+      return codebook[nibble];
+    case Encoding::kQ5:
+      return codebook[nibble | (planes[0] >> line & 1) << 4];
+    case Encoding::kQ6:
+      return (nibble | (planes[line / 4 * kLineBytes] >> line % 4 * 2 & 3) << 4) - 32;
+    case Encoding::kQ4_1:
+      return nibble;
+    default:
+      return nibble - 8;
+  }
 }
 
 template <Encoding E>
 float WeightScale(const uint8_t* scales, int row) {
-  if (E == Encoding::kQ4) return static_cast<int8_t>(scales[row]);
-  return HalfToFloat(Load<uint16_t>(scales + 2 * row));
+  constexpr int kScaleBytes = Info(E).scale_bytes;
+  if (kScaleBytes == 1) return static_cast<int8_t>(scales[row]);
+  return HalfToFloat(Load<uint16_t>(scales + kScaleBytes * row));
 }
 
-// Exact within a group; over groups one chain of fused multiply-adds, in order.
+// Exact within a group; over groups one chain of fused multiply-adds, in order: a group's product,
+// then, where it has a minimum, that times the sum of the activations.
 template <Encoding E>
 void MatmulInteger(const MatmulArgs& a) {
   for (int64_t panel = 0; panel < a.n_panels; ++panel) {
@@ -87,6 +102,11 @@ void MatmulInteger(const MatmulArgs& a) {
             dot += q[k] * Code<E>(group.codes, a.codebook, row, k);
           const float scale = WeightScale<E>(group.scales, row) * a.xq.scale[g * a.n_tokens + t];
           sum = fmaf(static_cast<float>(dot), scale, sum);
+          if (E == Encoding::kQ4_1) {
+            const float minimum = HalfToFloat(Load<uint16_t>(group.scales + 4 * row + 2));
+            sum = fmaf(static_cast<float>(a.xq.bias[g * a.n_tokens + t] / -128),
+                       minimum * a.xq.scale[g * a.n_tokens + t], sum);
+          }
         }
         y[row] = Info(E).row_scale ? sum * Load<float>(base + 4 * row) : sum;
       }
@@ -214,7 +234,8 @@ constexpr KernelTable kTable = {
     "scalar",
     [] { return true; },
     {MatmulFloat<Encoding::kF32>, MatmulFloat<Encoding::kF16>, MatmulFloat<Encoding::kBF16>,
-     MatmulInteger<Encoding::kQ8>, MatmulInteger<Encoding::kQ4>, MatmulInteger<Encoding::kQ4_0>},
+     MatmulInteger<Encoding::kQ8>, MatmulInteger<Encoding::kQ4>, MatmulInteger<Encoding::kQ4_0>,
+     MatmulInteger<Encoding::kQ5>, MatmulInteger<Encoding::kQ6>, MatmulInteger<Encoding::kQ4_1>},
     Quantize,
     RmsNorm,
     SiluMul,

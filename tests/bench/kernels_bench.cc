@@ -44,7 +44,7 @@ class Bench {
   Bench(const KernelTable& table, Encoding encoding, ThreadPool& pool,
         const AnonymousMemory& weights)
       : table_(table), encoding_(encoding), pool_(pool), weights_(weights) {
-    for (int i = 0; i < kCodebookSize; ++i) codebook_[i] = static_cast<int8_t>(-127 + 17 * i);
+    for (int i = 0; i < kMaxCodebookSize; ++i) codebook_[i] = static_cast<int8_t>(-127 + 8 * i);
   }
 
   // Prints one line. False where the result is wrong.
@@ -158,7 +158,7 @@ class Bench {
   ThreadPool& pool_;
   const AnonymousMemory& weights_;
   Geometry geometry_;
-  int8_t codebook_[kCodebookSize];
+  int8_t codebook_[kMaxCodebookSize];
   std::vector<float> x_, scale_, y_;
   std::vector<int8_t> q_;
   std::vector<int32_t> bias_;

@@ -53,7 +53,7 @@ struct Panel {
   void Encode(const EncodeKernels& kernels, bool weighted, uint8_t* out) {
     double error[kPanelRows] = {}, norm[kPanelRows] = {};
     kernels.encode[static_cast<int>(geometry.encoding) - 1](
-        {columns.data(), geometry.cols, geometry.groups(), kQ4Codebook,
+        {columns.data(), geometry.cols, geometry.groups(), CodebookFor(geometry.encoding),
          weighted ? weights.data() : nullptr, scratch.data(), out, error, norm});
     benchmark::DoNotOptimize(error);
   }
@@ -78,7 +78,7 @@ void BenchTensor(benchmark::State& state, Encoding encoding, Layout layout, Shap
   ThreadPool pool(threads);
   for (auto _ : state) {
     const auto result = EncodeTensor(
-        geometry, kQ4Codebook, nullptr,
+        geometry, CodebookFor(encoding), nullptr,
         [&](int64_t first_row, int64_t n_rows, float* out) {
           std::copy_n(values.data() + first_row * shape.cols, n_rows * shape.cols, out);
           return absl::OkStatus();
@@ -94,7 +94,7 @@ void Register() {
     if (!(*kernels)->supported()) continue;
     for (const EncodingInfo& info : kEncodings) {
       for (bool weighted : {false, true}) {
-        if (weighted && info.encoding != Encoding::kQ4) continue;
+        if (weighted && !info.row_scale) continue;
         for (const Shape& shape : kShapes) {
           benchmark::RegisterBenchmark((std::string("panel/") + (*kernels)->name + "/" + info.name +
                                         (weighted ? "_weighted/" : "/") + shape.name)

@@ -28,9 +28,8 @@ void AddTensor(pb::Manifest* manifest, const std::string& name, std::vector<int6
   pb::TensorEntry* entry = manifest->add_tensors();
   entry->set_name(name);
   for (const int64_t d : shape) entry->add_shape(d);
-  entry->set_encoding(static_cast<pb::EncodingCode>(encoding));
   entry->set_layout(static_cast<pb::LayoutCode>(layout));
-  if (Info(encoding).codebook) entry->set_codebook(0);
+  SetEncoding(encoding, CodebookFor(encoding), manifest, entry);
 }
 
 using Vector = std::vector<double>;
@@ -148,8 +147,6 @@ void WriteRandomModel(const std::string& path, const pb::ModelConfig& config, En
   pb::Manifest manifest;
   *manifest.mutable_config() = claimed == nullptr ? config : *claimed;
   manifest.mutable_source()->set_converter("quire test");
-  manifest.add_codebooks()->set_values(
-      std::string(reinterpret_cast<const char*>(kQ4Codebook), kCodebookSize));
   const int64_t hidden = config.hidden_dim(), ffn = config.ffn_dim(), vocab = config.vocab_size();
   const int64_t q_dim = int64_t{config.n_heads()} * config.head_dim();
   const int64_t kv_dim = int64_t{config.n_kv_heads()} * config.head_dim();
@@ -198,8 +195,7 @@ void WriteRandomModel(const std::string& path, const pb::ModelConfig& config, En
       for (float& v : values) v = (norm ? 1.0f : 0.0f) + spread * normal(random);
       std::vector<uint8_t> bytes(g.unit_bytes());
       EncodingError error;
-      EncodeUnit(g, Info(g.encoding).codebook ? kQ4Codebook : nullptr, nullptr, values.data(), rows,
-                 bytes.data(), &error);
+      EncodeUnit(g, CodebookFor(g.encoding), nullptr, values.data(), rows, bytes.data(), &error);
       Check((*writer)->Append(bytes));
     }
   }

@@ -137,7 +137,8 @@ TEST_P(ForwardTest, IntegerWeightsGiveTheReferencesLogits) {
   pb::ModelConfig config = SmallConfig();
   GetParam().change(config);
   const std::vector<int32_t> tokens = SomeTokens(40, config);
-  for (const Encoding encoding : {Encoding::kQ8, Encoding::kQ4, Encoding::kQ4_0}) {
+  for (const Encoding encoding : {Encoding::kQ8, Encoding::kQ4, Encoding::kQ4_0, Encoding::kQ5,
+                                  Encoding::kQ6, Encoding::kQ4_1}) {
     WriteRandomModel(TestPath(), config, encoding, Encoding::kQ8, 2);
     const auto reference = ReferenceLogits(TestPath(), tokens);
     // An activation that lies between two steps may round to either.
