@@ -163,12 +163,10 @@ class RowReader {
 
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
   ConvertPlan plan;
-  const Scheme* scheme = nullptr;
-  if (options.type != "source") {
-    absl::StatusOr<const Scheme*> found = FindScheme(options.type);
-    if (!found.ok()) return found.status();
-    scheme = *found;
-  }
+  const bool keep_types = options.type == "source" && options.target_bits == 0;
+  absl::StatusOr<Scheme> scheme = SchemeFor("q4", 0);
+  if (!keep_types) scheme = SchemeFor(options.type, options.target_bits);
+  if (!scheme.ok()) return scheme.status();
   absl::StatusOr<std::unique_ptr<TensorSource>> source = OpenCheckpoint(options.source);
   if (!source.ok()) return source.status();
   plan.source = *std::move(source);
@@ -180,7 +178,8 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
     if (!tokenizer.ok()) return tokenizer.status();
     plan.tokenizer = tokenizer->SerializeAsString();
   }
-  absl::StatusOr<std::vector<Encoding>> encodings = EncodingsOf(*model, *plan.source, scheme);
+  absl::StatusOr<std::vector<Encoding>> encodings =
+      EncodingsOf(*model, *plan.source, keep_types ? nullptr : &*scheme);
   if (!encodings.ok()) return encodings.status();
   plan.left_out = std::move(model->left_out);
   *plan.manifest.mutable_config() = std::move(model->config);

@@ -22,6 +22,7 @@ struct ConvertOptions {
   std::string source;  // checkpoint file or folder
   std::string type =
       "q4";  // a scheme's name (quantize/scheme.h), or "source": each tensor keeps its own type
+  double target_bits = 0;   // --target-bits, or 0: the scheme's own
   std::string config_file;  // --config
   std::string
       tokenizer;     // --tokenizer: a file or folder, "none", or empty: found beside the checkpoint

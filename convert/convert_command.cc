@@ -82,6 +82,9 @@ int ConvertCommand(absl::Span<char* const> args) {
   const std::vector<Flag> flags = {
       {"--type", &options.type,
        "q4, q4_hq, q4_0, q8, f16, bf16, f32, or source (each tensor keeps its own)"},
+      {"--target-bits", &options.target_bits,
+       "bits per weight of the layers' matrices, each bit spent where it pays most (with q4 or "
+       "q4_hq)"},
       {"--config", &options.config_file,
        "config.json or params.json, where it is not beside the checkpoint"},
       {"--tokenizer", &options.tokenizer,
@@ -120,6 +123,12 @@ int ConvertCommand(absl::Span<char* const> args) {
   PeakAnonymousMemory peak_anonymous;
   absl::StatusOr<ConvertPlan> plan = PlanConversion(options);
   if (!plan.ok()) return Report(plan.status());
+  const double bits = LayerBitsPerWeight(plan->manifest);
+  if (options.target_bits != 0 && bits > options.target_bits) {
+    return Report(absl::InvalidArgumentError(
+        absl::StrFormat("--target-bits %g: the layers' matrices of %s take at least %.3f bits",
+                        options.target_bits, options.source, bits)));
+  }
   if (dry_run && !json) {
     PrintPlan(*plan);
     return kExitOk;

@@ -318,7 +318,7 @@ TEST(EncodeUnit, MoreBitsLowerTheError) {
     return std::sqrt(e.error.squared_error / e.error.squared_norm);
   };
   const double q4 = relative(Encoding::kQ4);
-  EXPECT_LT(relative(Encoding::kQ4_1), 1.02 * q4);
+  EXPECT_LT(relative(Encoding::kQ4_1), 1.05 * q4);
   EXPECT_LT(relative(Encoding::kQ5), 0.52 * q4);
   EXPECT_LT(relative(Encoding::kQ6), 0.3 * q4);
   EXPECT_LT(relative(Encoding::kQ8), 0.08 * q4);

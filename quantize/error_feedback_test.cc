@@ -199,7 +199,7 @@ INSTANTIATE_TEST_SUITE_P(All, ErrorFeedbackTest, testing::ValuesIn(Integers()),
 
 TEST_P(ErrorFeedbackTest, HalvesTheErrorOfPlainRoundingWhereInputsAreCorrelated) {
   ThreadPool pool(2);
-  const int8_t* codebook = Info(GetParam()).codebook ? kQ4Codebook : nullptr;
+  const int8_t* codebook = CodebookFor(GetParam());
   const struct {
     int64_t rows, cols;
   } sizes[] = {{70, 288}, {16, 64}, {5, 100}, {33, 130}};
@@ -235,7 +235,8 @@ TEST_P(ErrorFeedbackTest, HalvesTheErrorOfPlainRoundingWhereInputsAreCorrelated)
       for (int64_t c = 0; c < g.padded_cols(); ++c) {
         const float stored = unit[row % kPanelRows * g.padded_cols() + c];
         if (c >= g.cols) {
-          EXPECT_EQ(stored, 0) << "padding";
+          // Zero may lie between two values of a group of q4_1.
+          if (g.encoding != Encoding::kQ4_1) EXPECT_EQ(stored, 0) << "padding";
           continue;
         }
         squared += std::pow(double{w[row * g.cols + c]} - stored, 2);
@@ -249,7 +250,7 @@ TEST_P(ErrorFeedbackTest, HalvesTheErrorOfPlainRoundingWhereInputsAreCorrelated)
 
 TEST_P(ErrorFeedbackTest, ZeroStaysZeroAndDeadInputsHarmNobody) {
   ThreadPool pool(1);
-  const int8_t* codebook = Info(GetParam()).codebook ? kQ4Codebook : nullptr;
+  const int8_t* codebook = CodebookFor(GetParam());
   const Geometry g{GetParam(), Layout::kPanels, 16, 96};
   std::vector<float> x = Inputs(50, 96, 8);
   for (int64_t t = 0; t < 50; ++t) std::fill_n(x.begin() + t * 96 + 32, 32, 0.0f);

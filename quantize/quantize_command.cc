@@ -31,6 +31,7 @@ struct Options {
   std::vector<std::string> keep;
   ByteSize memory_budget{int64_t{512} << 20};
   int64_t threads = DefaultThreads();
+  double target_bits = 0;
   bool calibrate = false, force = false, json = false;
 };
 
@@ -139,7 +140,7 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizePlainly(const Options& opti
 absl::Status Quantize(const Options& options) {
   const int64_t start = MonotonicNanoseconds();
   PeakAnonymousMemory peak_anonymous;
-  absl::StatusOr<const Scheme*> scheme = FindScheme(options.type);
+  absl::StatusOr<Scheme> scheme = SchemeFor(options.type, options.target_bits);
   if (!scheme.ok()) return scheme.status();
   std::vector<KeepRule> rules;
   for (const std::string& text : options.keep) {
@@ -151,8 +152,14 @@ absl::Status Quantize(const Options& options) {
   if (!source.ok()) return source.status();
   absl::Status status = CheckNotSameFile(options.source, options.output);
   if (!status.ok()) return status;
-  absl::StatusOr<pb::Manifest> plan = PlanQuantization(*source, **scheme, rules);
+  absl::StatusOr<pb::Manifest> plan = PlanQuantization(*source, *scheme, rules);
   if (!plan.ok()) return plan.status();
+  const double bits = LayerBitsPerWeight(*plan);
+  if (options.target_bits != 0 && rules.empty() && bits > options.target_bits) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("--target-bits %g: the layers' matrices of %s take at least %.3f bits",
+                        options.target_bits, options.source, bits));
+  }
   const absl::StatusOr<std::vector<QuantizedTensor>> tensors =
       options.calibrate ? QuantizeCalibrated(options, *plan)
                         : QuantizePlainly(options, *source, *plan);
@@ -178,6 +185,9 @@ int QuantizeCommand(absl::Span<char* const> args) {
   const std::string type_help = SchemeNames();
   const std::vector<Flag> flags = {
       {"--type", &options.type, type_help.c_str()},
+      {"--target-bits", &options.target_bits,
+       "bits per weight of the layers' matrices, each bit spent where it pays most (with q4, which "
+       "is then the default, or q4_hq)"},
       {"--keep", &options.keep,
        "PATTERN=TYPE: another type for the matrices of these names (\"layers.*.w_down=q8\"); may "
        "be repeated, the last that matches holds"},
@@ -193,6 +203,7 @@ int QuantizeCommand(absl::Span<char* const> args) {
   std::vector<std::string> positional;
   int exit_code;
   if (!ParseCommandLine(kVerb, flags, args, &positional, &exit_code)) return exit_code;
+  if (options.type.empty() && options.target_bits != 0) options.type = "q4";
   if (options.type.empty()) {
     std::cerr << "quire quantize: wants --type, one of " << SchemeNames() << "\n";
     return kExitUsage;

@@ -95,20 +95,22 @@ absl::StatusOr<const Scheme*> FindScheme(absl::string_view name) {
       absl::StrCat("unknown type \"", name, "\"; there are ", SchemeNames()));
 }
 
-absl::StatusOr<Scheme> WithTargetBits(const Scheme& scheme, double bits) {
+absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits) {
+  absl::StatusOr<const Scheme*> found = FindScheme(name);
+  if (!found.ok()) return found.status();
+  Scheme scheme = **found;
+  if (target_bits == 0) return scheme;
   if (!scheme.mixed) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--target-bits goes with a type that mixes encodings, q4 or q4_hq, not with ",
-                     scheme.name));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--target-bits goes with a type that mixes encodings, q4 or q4_hq, not with ", name));
   }
-  if (!(bits >= 4 && bits <= 9)) {
+  if (!(target_bits >= 4 && target_bits <= 9)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--target-bits wants 4 to 9 bits per weight, not ", bits));
+        absl::StrCat("--target-bits wants 4 to 9 bits per weight, not ", target_bits));
   }
-  Scheme result = scheme;
-  result.name = "mixed";
-  result.max_bits = bits;
-  return result;
+  scheme.name = "mixed";
+  scheme.max_bits = target_bits;
+  return scheme;
 }
 
 std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, int n_layers) {

@@ -49,9 +49,10 @@ absl::StatusOr<const Scheme*> FindScheme(absl::string_view name);
 // "q4, q4_hq, q4_0, ...".
 std::string SchemeNames();
 
-// A mixed scheme with another budget (--target-bits). InvalidArgument where the scheme is not
-// mixed, or the bits are not within 4 to 9.
-absl::StatusOr<Scheme> WithTargetBits(const Scheme& scheme, double bits);
+// The scheme of this name, under another budget where target_bits is not 0 (--target-bits).
+// InvalidArgument where there is none, or for a budget outside of 4 to 9 bits or of a scheme that
+// is not mixed.
+absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits);
 
 struct SchemeTensor {
   TensorName name;
