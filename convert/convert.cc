@@ -14,6 +14,7 @@
 #include "format/version.h"
 #include "format/writer.h"
 #include "quantize/encode_tensor.h"
+#include "quantize/outliers.h"
 #include "quantize/scheme.h"
 
 namespace quire {
@@ -61,6 +62,28 @@ Encoding SourceEncoding(DType dtype) {
   }
 }
 
+absl::Status NotDecodable(const CanonicalTensor& tensor, DType dtype) {
+  return absl::UnimplementedError(absl::StrCat("tensor \"", tensor.name, "\": elements of type ",
+                                               Info(dtype).name, " cannot be converted"));
+}
+
+// ReadColumns of quantize/outliers.h.
+absl::Status ReadFirstColumns(const TensorSource& source, const CanonicalTensor& tensor,
+                              int64_t first_row, int64_t n_rows, int64_t n_cols, float* out) {
+  const DType dtype = source.tensors()[tensor.source].dtype;
+  if (!Info(dtype).decodable) return NotDecodable(tensor, dtype);
+  const int64_t cols = tensor.shape.back();
+  const int64_t raw_bytes = n_cols / Info(dtype).block_elements * Info(dtype).block_bytes;
+  std::vector<uint8_t> raw(raw_bytes);
+  for (int64_t r = 0; r < n_rows; ++r) {
+    absl::Status status =
+        source.Read(tensor.source, (first_row + r) * cols, n_cols, absl::MakeSpan(raw));
+    if (!status.ok()) return status;
+    DecodeToFloat(dtype, raw, absl::MakeSpan(out + r * n_cols, n_cols));
+  }
+  return absl::OkStatus();
+}
+
 // The encoding of each tensor, in their order.
 absl::StatusOr<std::vector<Encoding>> EncodingsOf(const ModelPlan& model,
                                                   const TensorSource& source,
@@ -73,8 +96,19 @@ absl::StatusOr<std::vector<Encoding>> EncodingsOf(const ModelPlan& model,
     tensors.push_back({*name, vector ? 1 : tensor.shape[0], tensor.shape.back()});
   }
   if (scheme != nullptr) {
-    return ChooseEncodings(*scheme, tensors, static_cast<int>(model.config.n_layers()),
-                           model.config.tied_embeddings());
+    const int n_layers = static_cast<int>(model.config.n_layers());
+    std::vector<double> sensitivities;
+    if (scheme->mixed) {
+      const auto read = [&](size_t index, int64_t first_row, int64_t n_rows, int64_t n_cols,
+                            float* out) {
+        return ReadFirstColumns(source, model.tensors[index], first_row, n_rows, n_cols, out);
+      };
+      const absl::StatusOr<std::vector<double>> outliers = HiddenOutliers(tensors, n_layers, read);
+      if (!outliers.ok()) return outliers.status();
+      sensitivities = PriorSensitivities(tensors, n_layers, *outliers);
+    }
+    return ChooseEncodings(*scheme, tensors, n_layers, model.config.tied_embeddings(),
+                           sensitivities);
   }
   std::vector<Encoding> encodings;
   for (const CanonicalTensor& tensor : model.tensors) {
@@ -88,8 +122,7 @@ absl::StatusOr<std::vector<Encoding>> EncodingsOf(const ModelPlan& model,
 absl::Status AddTensor(const CanonicalTensor& tensor, DType dtype, Encoding encoding,
                        pb::Manifest* manifest, TensorPlan* plan) {
   if (!Info(dtype).decodable) {
-    return absl::UnimplementedError(absl::StrCat("tensor \"", tensor.name, "\": elements of type ",
-                                                 Info(dtype).name, " cannot be converted"));
+    return NotDecodable(tensor, dtype);
   }
   pb::TensorEntry* entry = manifest->add_tensors();
   entry->set_name(tensor.name);

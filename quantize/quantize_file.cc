@@ -13,6 +13,7 @@
 #include "format/packed_layout.h"
 #include "format/writer.h"
 #include "quantize/encode_tensor.h"
+#include "quantize/outliers.h"
 #include "quantize/stored_rows.h"
 
 namespace quire {
@@ -77,8 +78,20 @@ absl::StatusOr<pb::Manifest> PlanQuantization(const ModelFile& source, const Sch
     if (!name.ok()) return name.status();
     tensors.push_back({*name, tensor.geometry.rows, tensor.geometry.cols});
   }
-  std::vector<Encoding> encodings = ChooseEncodings(
-      scheme, tensors, static_cast<int>(plan.config().n_layers()), plan.config().tied_embeddings());
+  const int n_layers = static_cast<int>(plan.config().n_layers());
+  std::vector<double> sensitivities;
+  if (scheme.mixed) {
+    const auto read = [&](size_t index, int64_t first_row, int64_t n_rows, int64_t n_cols,
+                          float* out) {
+      DecodeColumns(source.tensors()[index], first_row, n_rows, n_cols, out);
+      return absl::OkStatus();
+    };
+    const absl::StatusOr<std::vector<double>> outliers = HiddenOutliers(tensors, n_layers, read);
+    if (!outliers.ok()) return outliers.status();
+    sensitivities = PriorSensitivities(tensors, n_layers, *outliers);
+  }
+  std::vector<Encoding> encodings =
+      ChooseEncodings(scheme, tensors, n_layers, plan.config().tied_embeddings(), sensitivities);
   for (const KeepRule& rule : rules) {
     bool matched = false;
     for (size_t i = 0; i < tensors.size(); ++i) {

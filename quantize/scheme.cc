@@ -113,7 +113,8 @@ absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits) {
   return scheme;
 }
 
-std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, int n_layers) {
+std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, int n_layers,
+                                       absl::Span<const double> hidden_outliers) {
   // Key and value heads serve several query heads each.
   double query_rows = 0, kv_rows = 0;
   for (const SchemeTensor& tensor : tensors) {
@@ -125,7 +126,7 @@ std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, i
   std::vector<double> result;
   for (const SchemeTensor& tensor : tensors) {
     const int layer = tensor.name.layer;
-    const bool last = layer == n_layers - 1, first = layer < 2;
+    const bool last = layer == n_layers - 1, first = layer == 0;
     switch (tensor.name.role) {
       case TensorRole::kWv:
         result.push_back(4 * sharing);
@@ -137,19 +138,24 @@ std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, i
         result.push_back(1.2);
         break;
       case TensorRole::kWo:
-        result.push_back(first ? 2.5 : 0.8);
+        result.push_back(layer < 2 ? 2.5 : 1);
         break;
       case TensorRole::kGate:
-        result.push_back(last ? 2 : 0.5);
+        result.push_back(last ? 2 : first ? 1 : 0.5);
         break;
       case TensorRole::kUp:
-        result.push_back(last ? 8 : 0.8);
+        result.push_back(last ? 8 : first ? 2 : 0.8);
         break;
-      case TensorRole::kDown:
-        // What the last layer adds reaches the output matrix undiluted; in the first ones arise the
-        // few huge activations that stay in the residual stream.
-        result.push_back(last ? 10 : layer < edge || layer >= n_layers - edge ? 2 : 0.8);
+      case TensorRole::kDown: {
+        // What the last layer adds reaches the output matrix undiluted; in the first ones, and
+        // where a hidden unit sticks out, arise the few huge activations that stay in the residual
+        // stream.
+        const bool outlier =
+            layer < static_cast<int>(hidden_outliers.size()) && hidden_outliers[layer] > kOutlier;
+        const bool at_edge = layer < edge || layer >= n_layers - edge;
+        result.push_back(last ? 10 : outlier ? 6 : first ? 3.5 : at_edge ? 2 : 0.8);
         break;
+      }
       default:
         result.push_back(0);
     }

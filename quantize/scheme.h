@@ -61,9 +61,12 @@ struct SchemeTensor {
 
 // What a matrix of the layers costs in quality: the divergence that an error of its weights causes,
 // per weight and per unit of relative squared error (sum (stored - w)^2 / sum w^2), up to a factor
-// common to all matrices. Of other tensors 0. This is what role, depth and shape tell without data
-// (docs/quantization.md).
-std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, int n_layers);
+// common to all matrices. Of other tensors 0. This is what role, depth, shape and the layers'
+// hidden outliers (outliers.h; empty: not looked for) tell without data (docs/quantization.md).
+std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, int n_layers,
+                                       absl::Span<const double> hidden_outliers = {});
+// A hidden outlier beyond this makes its layer's w_down sensitive.
+inline constexpr double kOutlier = 8;
 
 // The encoding of each tensor of a model. A mixed scheme goes up from its `layers`, one step of one
 // matrix at a time, always that which lowers sum (sensitivity x weights x relative squared error of

@@ -8,13 +8,24 @@
 namespace quire {
 
 void DecodeRows(const TensorView& tensor, int64_t first_row, int64_t n_rows, float* out) {
+  DecodeColumns(tensor, first_row, n_rows, tensor.geometry.cols, out);
+}
+
+void DecodeColumns(const TensorView& tensor, int64_t first_row, int64_t n_rows, int64_t n_cols,
+                   float* out) {
   const Geometry& g = tensor.geometry;
+  // Whole blocks at a panel's start are a narrower panel.
+  Geometry part = g;
+  if (g.layout == Layout::kPanels && n_cols % (kBlockGroups * kGroupColumns) == 0) {
+    part.cols = n_cols;
+  }
   static thread_local std::vector<float> unit;
-  unit.resize(g.unit_rows() * g.padded_cols());
+  unit.resize(g.unit_rows() * part.padded_cols());
   for (int64_t row = 0; row < n_rows; row += g.unit_rows()) {
-    DecodeUnit(g, tensor.codebook, tensor.data, (first_row + row) / g.unit_rows(), unit.data());
+    const int64_t index = (first_row + row) / g.unit_rows();
+    DecodeUnit(part, tensor.codebook, tensor.data + index * g.unit_bytes(), 0, unit.data());
     for (int64_t r = 0; r < std::min(g.unit_rows(), n_rows - row); ++r) {
-      std::copy_n(unit.data() + r * g.padded_cols(), g.cols, out + (row + r) * g.cols);
+      std::copy_n(unit.data() + r * part.padded_cols(), n_cols, out + (row + r) * n_cols);
     }
   }
 }
