@@ -15,6 +15,7 @@
 #include "format/process_memory.h"
 #include "nlohmann/json.hpp"
 #include "runtime/child_process.h"
+#include "runtime/disk_roof.h"
 #include "runtime/footprint/proc.h"
 #include "runtime/footprint/residency.h"
 #include "runtime/memory_limit.h"
@@ -28,6 +29,8 @@ namespace {
 // Many times any cache; about 10 ms of reading.
 constexpr int64_t kRoofBytes = int64_t{512} << 20;
 constexpr int kRoofPasses = 8;
+// A second of reading on a fast disk, and more than one keeps in memory of its own.
+constexpr int64_t kDiskBytes = int64_t{2} << 30;
 
 double Median(std::vector<double> values) {
   if (values.empty()) return 0;
@@ -156,7 +159,7 @@ absl::StatusOr<ProcessFigures> ReadFigures(pid_t pid) {
 // What BenchWorker printed, from all processes.
 struct Samples {
   std::vector<double> open_ms, ready_ms, first_token_ms, prefill, decode, read;
-  std::vector<double> read_roof, ops_roof;  // one a repetition
+  std::vector<double> read_roof, ops_roof, disk_roof;  // one a repetition
 };
 
 absl::Status AddSample(const std::string& line, Samples* samples, BenchResult* result) {
@@ -171,6 +174,9 @@ absl::Status AddSample(const std::string& line, Samples* samples, BenchResult* r
   if (read > 0) samples->read.push_back(read);
   result->kv_cache_bytes = figures["kv_cache_bytes"].get<int64_t>();
   result->scratch_bytes = figures["scratch_bytes"].get<int64_t>();
+  result->weights_kept_bytes = figures["weights_kept_bytes"].get<int64_t>();
+  result->weights_streamed_bytes = figures["weights_streamed_bytes"].get<int64_t>();
+  result->stream_buffer_bytes = figures["stream_buffer_bytes"].get<int64_t>();
   result->threads = figures["threads"].get<int64_t>();
   result->kernels = figures["kernels"].get<std::string>();
   return absl::OkStatus();
@@ -205,7 +211,9 @@ absl::StatusOr<BenchResult> MeasureBench(const std::string& path, const BenchOpt
                                          "--tokens",
                                          absl::StrCat(options.tokens),
                                          "--threads",
-                                         absl::StrCat(threads)};
+                                         absl::StrCat(threads),
+                                         "--resident",
+                                         absl::StrCat(options.resident)};
   Samples samples;
   for (int64_t repetition = 0; repetition < options.repetitions; ++repetition) {
     // Before and after, since the machine's speed drifts.
@@ -249,6 +257,10 @@ absl::StatusOr<BenchResult> MeasureBench(const std::string& path, const BenchOpt
     if (absl::Status status = measure_roof(); !status.ok()) return status;
     samples.read_roof.push_back(roof.read_bytes_per_second);
     samples.ops_roof.push_back(roof.ops_per_second);
+    if (result.weights_streamed_bytes > 0) {
+      const absl::StatusOr<double> disk = MeasureDiskRead(path, kDiskBytes);
+      if (disk.ok()) samples.disk_roof.push_back(*disk);
+    }
   }
   result.open_ms = Median(samples.open_ms);
   result.ready_ms = Median(samples.ready_ms);
@@ -258,12 +270,14 @@ absl::StatusOr<BenchResult> MeasureBench(const std::string& path, const BenchOpt
   result.memory_read_bytes_per_second =
       Median(samples.read.empty() ? samples.read_roof : samples.read);
   result.compute_ops_per_second = Median(samples.ops_roof);
+  result.disk_read_bytes_per_second = Median(samples.disk_roof);
   return result;
 }
 
 absl::Status BenchWorker(const std::string& path, const BenchOptions& options) {
   SessionOptions session_options;
   session_options.threads = options.threads;
+  session_options.resident.bytes = options.resident;
   const int64_t wanted = options.prompt_tokens + options.tokens;
   if (wanted > kDefaultCtx) session_options.ctx = wanted;
   absl::StatusOr<std::unique_ptr<Session>> opened = Session::Open(path, session_options);
@@ -307,6 +321,9 @@ absl::Status BenchWorker(const std::string& path, const BenchOptions& options) {
       {"prefill_ops_per_token", PrefillOps(session.model())},
       {"kv_cache_bytes", session.transformer().kv_cache_bytes()},
       {"scratch_bytes", session.transformer().scratch_bytes()},
+      {"weights_kept_bytes", session.feed().residence().kept_bytes},
+      {"weights_streamed_bytes", session.feed().residence().streamed_bytes},
+      {"stream_buffer_bytes", session.feed().ring_bytes()},
       {"threads", session.pool().size()},
       {"kernels", session.kernels().name},
   };

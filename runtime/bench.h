@@ -18,6 +18,7 @@ struct BenchOptions {
   int64_t processes = 1;  // at once
   int64_t memory_limit = 0;  // bytes for all processes together, page cache included; 0: none
   int64_t threads = 0;       // of each process; 0: the CPUs there are
+  int64_t resident = 0;      // memory for the weights of a process; 0: the limits decide
 };
 
 // One process, while all of them are alive and have generated.
@@ -42,6 +43,9 @@ struct BenchResult {
   double memory_read_bytes_per_second = 0;
   double compute_ops_per_second = 0;              // int8, or f32 where the weights are floats
   int64_t kv_cache_bytes = 0, scratch_bytes = 0;  // of one process
+  int64_t weights_kept_bytes = 0, weights_streamed_bytes = 0;  // of a process, at its end
+  int64_t stream_buffer_bytes = 0;
+  double disk_read_bytes_per_second = 0;  // measured right after, where weights are streamed
   int64_t threads = 0;
   std::string kernels;
   int64_t resident_before_bytes = 0;  // of the file in the page cache, before the last repetition
@@ -50,7 +54,8 @@ struct BenchResult {
 };
 
 // Starts this executable again, `bench MODEL --worker ...`, for each process and repetition.
-// FailedPrecondition where a process fails (it has said why on stderr), or a limit cannot be set.
+// Aborted where a process has failed and has said why on stderr; FailedPrecondition where it was
+// killed, or a limit cannot be set.
 absl::StatusOr<BenchResult> MeasureBench(const std::string& path, const BenchOptions& options);
 
 // What such a process does: generates, prints one line of figures, waits for stdin to be closed.

@@ -9,6 +9,7 @@
 #include "nlohmann/json.hpp"
 #include "runtime/bench.h"
 #include "runtime/process_clock.h"
+#include "runtime/session.h"
 
 namespace quire {
 namespace {
@@ -45,6 +46,12 @@ nlohmann::ordered_json ToJson(const BenchResult& r, const BenchOptions& options)
           {"compute_ops_per_second", r.compute_ops_per_second},
           {"kv_cache_bytes", r.kv_cache_bytes},
           {"scratch_bytes", r.scratch_bytes},
+          {"weights_kept_bytes", r.weights_kept_bytes},
+          {"weights_streamed_bytes", r.weights_streamed_bytes},
+          {"stream_buffer_bytes", r.stream_buffer_bytes},
+          {"disk_read_bytes_per_second", r.disk_read_bytes_per_second > 0
+                                             ? nlohmann::ordered_json(r.disk_read_bytes_per_second)
+                                             : nullptr},
           {"processes", processes},
           {"total_pss_bytes", r.total_pss_bytes}};
 }
@@ -69,6 +76,19 @@ void Print(const BenchResult& r, const BenchOptions& options) {
       r.decode_tokens_per_second, HumanBytes(static_cast<int64_t>(decode_rate)),
       100 * decode_rate / r.memory_read_bytes_per_second, r.threads,
       HumanBytes(static_cast<int64_t>(r.memory_read_bytes_per_second)), r.kernels);
+  if (r.weights_streamed_bytes > 0) {
+    const double rate = r.decode_tokens_per_second * r.weights_streamed_bytes;
+    std::cout << absl::StreamFormat(
+        "streamed       %s of weights for each token, %s stay in memory; %s/s",
+        HumanBytes(r.weights_streamed_bytes), HumanBytes(r.weights_kept_bytes),
+        HumanBytes(static_cast<int64_t>(rate)));
+    if (r.disk_read_bytes_per_second > 0) {
+      std::cout << absl::StreamFormat(
+          ", %.0f%% of what the disk gives (%s/s)", 100 * rate / r.disk_read_bytes_per_second,
+          HumanBytes(static_cast<int64_t>(r.disk_read_bytes_per_second)));
+    }
+    std::cout << "\n";
+  }
   std::cout << absl::StreamFormat("KV cache       %s, scratch %s\n", HumanBytes(r.kv_cache_bytes),
                                   HumanBytes(r.scratch_bytes));
   for (const ProcessFigures& p : r.processes) {
@@ -95,7 +115,7 @@ int BenchCommand(absl::Span<char* const> args) {
                           1,
                           1};
   BenchOptions options;
-  ByteSize limit;
+  ByteSize limit, resident;
   bool json = false, worker = false;
   const Flag table[] = {
       {"--prompt-tokens", &options.prompt_tokens, "tokens of the prompt"},
@@ -105,6 +125,7 @@ int BenchCommand(absl::Span<char* const> args) {
       {"--processes", &options.processes, "processes that run the model at once"},
       {"--memory-limit", &limit, "for all of them together, page cache included (a cgroup)"},
       {"--threads", &options.threads, "threads of each process (without: the CPUs there are)"},
+      {"--resident", &resident, kResidentHelp},
       {"--json", &json, "print one JSON object"},
       {"--worker", &worker, "be one of those processes: print figures, wait for the end of stdin"},
   };
@@ -112,6 +133,7 @@ int BenchCommand(absl::Span<char* const> args) {
   int exit_code;
   if (!ParseCommandLine(kVerb, table, args, &positional, &exit_code)) return exit_code;
   options.memory_limit = limit.bytes;
+  options.resident = resident.bytes;
   constexpr int64_t kMaxProcesses = 256;
   if (options.prompt_tokens < 1 || options.tokens < 2 || options.repetitions < 1 ||
       options.processes < 1 || options.processes > kMaxProcesses || options.threads < 0) {
@@ -121,6 +143,7 @@ int BenchCommand(absl::Span<char* const> args) {
   }
   if (worker) return Report(BenchWorker(positional[0], options));
   const absl::StatusOr<BenchResult> result = MeasureBench(positional[0], options);
+  if (absl::IsAborted(result.status())) return kExitFailure;  // the process has said why
   if (!result.ok()) return Report(result.status());
   if (json) {
     std::cout << ToJson(*result, options).dump(2) << "\n";

@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
+#include "format/command_line.h"
 #include "format/file.h"
 
 namespace quire {
@@ -92,6 +93,7 @@ absl::Status ChildProcess::Wait() {
     return absl::FailedPreconditionError("a measured process could not join its cgroup");
   }
   if (WEXITSTATUS(state) == 0) return absl::OkStatus();
+  if (WEXITSTATUS(state) == kExitFailure) return absl::AbortedError("a measured process failed");
   return absl::FailedPreconditionError(
       absl::StrCat("a measured process failed with exit code ", WEXITSTATUS(state)));
 }

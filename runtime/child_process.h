@@ -25,7 +25,8 @@ class ChildProcess {
   pid_t pid() const { return pid_; }
   // The next line of its stdout, without the newline. What Wait returns where it ended before.
   absl::StatusOr<std::string> ReadLine();
-  // Closes its stdin and waits for its end. FailedPrecondition where its exit code was not 0.
+  // Closes its stdin and waits for its end. Aborted where it has failed and said why on stderr, as
+  // every verb does; FailedPrecondition where it has ended in another way that is not success.
   absl::Status Wait();
 
  private:

@@ -26,6 +26,7 @@ TEST(Child, DISABLED_Echoes) {
   }
 }
 TEST(Child, DISABLED_Fails) { _exit(3); }
+TEST(Child, DISABLED_HasSaidWhy) { _exit(1); }
 TEST(Child, DISABLED_Dies) { raise(SIGKILL); }
 TEST(Child, DISABLED_Sleeps) {
   std::printf("\nasleep\n");
@@ -53,6 +54,9 @@ TEST(ChildProcess, FailureIsToldWithItsCode) {
   const absl::Status status = ReadUntil(*child, "never said");
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_NE(status.message().find("exit code 3"), absl::string_view::npos) << status;
+  // Exit code 1: the reason is on stderr already, and is not told twice.
+  EXPECT_EQ((*ChildProcess::Start(Only("HasSaidWhy"), ""))->Wait().code(),
+            absl::StatusCode::kAborted);
   auto killed = *ChildProcess::Start(Only("Dies"), "");
   EXPECT_NE(killed->Wait().message().find("signal 9"), absl::string_view::npos);
 }

@@ -5,17 +5,18 @@
 #include <sys/vfs.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "format/command_line.h"
 #include "format/kernel_text.h"
-#include "runtime/footprint/residency.h"
 
 namespace quire {
 namespace {
 
 constexpr int64_t kLookEveryNs = 1'000'000'000;
+constexpr int kIdleLooks = 16;
 
 // Files that are memory cannot be made to take less of it.
 bool IsInMemory(const File& file) {
@@ -26,8 +27,6 @@ bool IsInMemory(const File& file) {
 
 int64_t OffsetOf(const Matrix& matrix, const MappedFile& file) { return matrix.data - file.data(); }
 
-int64_t ReadBytes(const Matrix& matrix) { return RoundUp(matrix.geometry.bytes(), kStreamAlign); }
-
 void Advise(const MappedFile& file, int64_t offset, int64_t bytes, int advice) {
   madvise(const_cast<uint8_t*>(file.data()) + offset, bytes, advice);
 }
@@ -37,8 +36,8 @@ void Advise(const MappedFile& file, int64_t offset, int64_t bytes, int advice) {
 LayerFeed::LayerFeed(const Model& model, int64_t forced_bytes, int64_t growth_bytes)
     : model_(model), forced_bytes_(forced_bytes), residence_(KeepAll(model)) {
   if (forced_bytes_ != 0) {
-    residence_ = PlanResidence(model_, forced_bytes_);
-    if (!residence_.whole()) limit_ = "--resident";
+    limit_ = "--resident";
+    Adopt(PlanResidence(model_, forced_bytes_));
   } else {
     Look(growth_bytes);
   }
@@ -49,36 +48,53 @@ LayerFeed::LayerFeed(const Model& model, int64_t forced_bytes, int64_t growth_by
 // not fit any more or much more would.
 void LayerFeed::Look(int64_t growth_bytes) {
   looked_ns_ = MonotonicNanoseconds();
+  const auto find_room = [&](int64_t cached) {
+    MemoryRoom room = FindMemoryRoom("/proc/self", ReadKernelText, cached);
+    room.bytes = std::max<int64_t>(0, room.bytes + ring_resident_bytes() - growth_bytes);
+    return room;
+  };
+  if (residence_.whole() && residence_.bytes() <= find_room(0).bytes) return;
+  // Nothing has changed since the last close look, which takes up to 100 ms of a large file: one is
+  // enough now and then, to see whether anything was pushed out.
+  MemoryRoom room = find_room(cached_bytes_);
+  const bool changed = std::abs(room.bytes - judged_bytes_) > judged_bytes_ / 256;
+  if (!changed && ++idle_looks_ < kIdleLooks) return;
   const MappedFile& file = model_.file().mapping();
-  MemoryRoom room = FindMemoryRoom("/proc/self", ReadKernelText, /*cached=*/0);
-  if (residence_.whole() && residence_.bytes() + growth_bytes <= room.bytes) return;
   if (IsInMemory(file.file())) return;
 
-  // Closer, which takes some milliseconds.
   const absl::StatusOr<Residency> residency = Residency::Read(file);
-  if (residency.ok()) room = FindMemoryRoom("/proc/self", ReadKernelText, residency->bytes());
-  const int64_t bytes = std::max<int64_t>(0, room.bytes + ring_resident_bytes() - growth_bytes);
-  const Residence plan = PlanResidence(model_, bytes);
-  const bool too_much = residence_.bytes() > bytes + bytes / 256;
-  const bool too_little = plan.kept_bytes > residence_.kept_bytes + bytes / 32 || plan.whole();
-  if (too_much || (!residence_.whole() && too_little)) {
-    limit_ = plan.whole() ? "" : room.limit;
-    // Buffers are memory that cannot be taken back: where they would take most of the room, the
-    // kernel's paging is left to do what it can.
-    Adopt(plan.bytes() > bytes && 2 * plan.slot_bytes > bytes / 2 ? KeepAll(model_) : plan);
-  } else if (stream_ != nullptr && residency.ok()) {
-    // Somebody else's need for memory may have taken from what was to stay: it is read again at the
+  if (residency.ok()) cached_bytes_ = residency->bytes();
+  room = find_room(cached_bytes_);
+  judged_bytes_ = room.bytes;
+  idle_looks_ = 0;
+  Residence plan = PlanResidence(model_, room.bytes);
+  // Where not even the buffers and the output matrix have room, the kernel's paging is left to do
+  // what it can.
+  if (plan.bytes() > room.bytes) plan = KeepAll(model_);
+  const bool too_much = residence_.bytes() > room.bytes + room.bytes / 256;
+  const bool too_little = plan.kept_bytes > residence_.kept_bytes + room.bytes / 32 || plan.whole();
+  if (plan.streamed_bytes != residence_.streamed_bytes && (too_much || too_little)) {
+    limit_ = room.limit;
+    Adopt(std::move(plan));
+  } else if (stream_ != nullptr && residency.ok() && MissingBytes(*residency) > room.bytes / 64) {
+    // Somebody else's need for memory has taken from what was to stay: it is read again at the
     // disk's pace rather than page by page.
-    int64_t missing = 0;
-    for (size_t l = 0; l < model_.layers().size(); ++l) {
-      for (size_t m = 0; m < kLayerMatrices.size(); ++m) {
-        const Matrix& matrix = model_.layers()[l].*kLayerMatrices[m];
-        const int64_t offset = OffsetOf(matrix, file), size = matrix.geometry.bytes();
-        if (!residence_.streamed[l][m]) missing += size - residency->BytesIn(offset, offset + size);
-      }
-    }
-    if (missing > residence_.kept_bytes / 64) stream_ = nullptr;
+    stream_ = nullptr;
   }
+}
+
+// Of the matrices that are to stay.
+int64_t LayerFeed::MissingBytes(const Residency& residency) const {
+  int64_t missing = 0;
+  for (size_t l = 0; l < residence_.streamed.size(); ++l) {
+    for (size_t m = 0; m < kLayerMatrices.size(); ++m) {
+      const Matrix& matrix = model_.layers()[l].*kLayerMatrices[m];
+      const int64_t begin = OffsetOf(matrix, model_.file().mapping());
+      const int64_t bytes = matrix.geometry.bytes();
+      if (!residence_.streamed[l][m]) missing += bytes - residency.BytesIn(begin, begin + bytes);
+    }
+  }
+  return missing;
 }
 
 std::string LayerFeed::Describe() const {
@@ -90,7 +106,13 @@ void LayerFeed::Adopt(Residence residence) {
   stream_ = nullptr;
   read_ahead_ = nullptr;
   residence_ = std::move(residence);
+  begun_ = false;
   ++changes_;
+  // What is streamed or brought in whole is not met by page faults: those that remain, for rows of
+  // the embedding, shall bring in nothing around them.
+  const MappedFile& file = model_.file().mapping();
+  Advise(file, 0, file.size(), residence_.whole() ? MADV_NORMAL : MADV_RANDOM);
+  Advise(file, 0, file.size(), residence_.whole() ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 // The first pass is the one that waits for the disk, or for the kernel to map what it has cached.
@@ -111,34 +133,39 @@ void LayerFeed::StartReadAhead() {
 absl::Status LayerFeed::StartStream() {
   const MappedFile& file = model_.file().mapping();
   const absl::StatusOr<Residency> residency = Residency::Read(file);
-  const auto missing = [&](int64_t offset, int64_t bytes) {
-    return !residency.ok() || residency->BytesIn(offset, offset + bytes) < bytes;
+  const auto keep = [&](const Matrix& matrix, StreamBlock* block) {
+    const int64_t offset = OffsetOf(matrix, file), bytes = matrix.geometry.bytes();
+    if (residency.ok() && residency->BytesIn(offset, offset + bytes) == bytes) return;
+    block->push_back({offset, SlotBytes(matrix), StreamPart::kInPlace});
+  };
+  const auto stream_to = [&](int64_t slot_offset, const Matrix& matrix, StreamBlock* block) {
+    const int64_t offset = OffsetOf(matrix, file), bytes = SlotBytes(matrix);
+    // What was read of it through the mapping would only be in the way. Other processes that map it
+    // keep it.
+    Advise(file, offset, bytes, MADV_DONTNEED);
+    posix_fadvise(file.file().fd(), offset, bytes, POSIX_FADV_DONTNEED);
+    // Neighbours in the file are neighbours in the slot: fewer and larger reads.
+    if (!block->empty() && block->back().slot_offset != StreamPart::kInPlace &&
+        block->back().offset + block->back().bytes == offset) {
+      block->back().bytes += bytes;
+    } else {
+      block->push_back({offset, bytes, slot_offset});
+    }
   };
   std::vector<StreamBlock> blocks(model_.layers().size());
   for (size_t l = 0; l < blocks.size(); ++l) {
     int64_t slot_offset = 0;
     for (size_t m = 0; m < kLayerMatrices.size(); ++m) {
       const Matrix& matrix = model_.layers()[l].*kLayerMatrices[m];
-      const int64_t offset = OffsetOf(matrix, file), bytes = ReadBytes(matrix);
-      Advise(file, offset, bytes, MADV_RANDOM);
       if (residence_.streamed[l][m]) {
-        blocks[l].push_back({offset, bytes, slot_offset});
+        stream_to(slot_offset, matrix, &blocks[l]);
         slot_offset += SlotBytes(matrix);
-        // What was read of it through the mapping would only be in the way. Other processes that
-        // map it keep it.
-        Advise(file, offset, bytes, MADV_DONTNEED);
-        posix_fadvise(file.file().fd(), offset, bytes, POSIX_FADV_DONTNEED);
-      } else if (missing(offset, bytes)) {
-        blocks[l].push_back({offset, bytes, StreamPart::kInPlace});
+      } else {
+        keep(matrix, &blocks[l]);
       }
     }
   }
-  const Matrix& output = model_.output();
-  const int64_t offset = OffsetOf(output, file), bytes = ReadBytes(output);
-  if (missing(offset, bytes)) blocks.back().push_back({offset, bytes, StreamPart::kInPlace});
-  if (!model_.config().tied_embeddings()) {  // rows here and there
-    Advise(file, model_.embedding().offset, model_.embedding().bytes, MADV_RANDOM);
-  }
+  keep(model_.output(), &blocks.back());
   absl::StatusOr<std::unique_ptr<WeightStream>> stream =
       WeightStream::Start(file.file(), blocks, residence_.slot_bytes);
   if (!stream.ok()) return stream.status();

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "runtime/footprint/residency.h"
 #include "runtime/memory_room.h"
 #include "runtime/model.h"
 #include "runtime/read_ahead.h"
@@ -48,6 +49,7 @@ class LayerFeed {
 
  private:
   void Look(int64_t growth_bytes);
+  int64_t MissingBytes(const Residency& residency) const;
   void Adopt(Residence residence);
   void StartReadAhead();
   absl::Status StartStream();
@@ -58,6 +60,9 @@ class LayerFeed {
   std::string limit_;
   int64_t changes_ = -1;
   int64_t looked_ns_ = 0;
+  int64_t cached_bytes_ = 0;               // of the file in the page cache, at the last close look
+  int64_t judged_bytes_ = -1;              // for weights, likewise
+  int idle_looks_ = 0;                     // since then
   bool begun_ = false;                     // whether there was a batch
   std::unique_ptr<ReadAhead> read_ahead_;  // in the first batch: of each layer, then of the output
   int64_t acquired_ = 0;

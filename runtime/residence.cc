@@ -10,7 +10,7 @@
 namespace quire {
 namespace {
 
-// Larger than the pages of most systems, and what tensors are aligned to.
+// What tensors are aligned to in the file.
 constexpr int64_t kSlotAlign = 16384;
 
 // Layers in an order of which every beginning is spread evenly: by the multiples of the golden

@@ -25,7 +25,8 @@ struct Residence {
   int64_t bytes() const { return kept_bytes + 2 * slot_bytes; }
 };
 
-// Where a matrix lies in the slot of its layer: one after another, each on a page.
+// What a matrix takes in the slot of its layer, where one follows another: as in the file, up to
+// the next tensor.
 int64_t SlotBytes(const Matrix& matrix);
 
 // Everything stays.

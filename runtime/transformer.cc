@@ -149,7 +149,8 @@ absl::Status Transformer::Forward(absl::Span<const int32_t> tokens) {
 
 int64_t Transformer::GrowthBytes(int64_t tokens) const {
   constexpr int64_t kFewMore = 32;
-  const int64_t positions = std::min(ctx() - position_, tokens + kFewMore);
+  const int64_t positions =
+      std::max<int64_t>(0, std::min(ctx(), position_ + tokens + kFewMore) - largest_position_);
   const int64_t scratch = tokens > largest_batch_
                               ? scratch_.bytes() * std::min(tokens, kBatchTokens) / kBatchTokens
                               : 0;
@@ -182,6 +183,7 @@ absl::Status Transformer::ForwardBatch(absl::Span<const int32_t> tokens) {
   position_ += n;
   batch_ = n;
   largest_batch_ = std::max(largest_batch_, n);
+  largest_position_ = std::max(largest_position_, position_);
   return absl::OkStatus();
 }
 

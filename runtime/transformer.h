@@ -156,8 +156,8 @@ class Transformer {
   ThreadPool& pool_;
   KvCache cache_;
   int64_t position_ = 0;
-  int64_t batch_ = 0;  // tokens of the last batch
-  int64_t largest_batch_ = 0;
+  int64_t batch_ = 0;                                 // tokens of the last batch
+  int64_t largest_batch_ = 0, largest_position_ = 0;  // how much memory was touched
   const int64_t max_logits_;
 
   const std::vector<float> frequencies_;  // [head_dim / 2]

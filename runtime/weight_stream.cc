@@ -1,6 +1,7 @@
 #include "runtime/weight_stream.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,13 +12,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "format/packed_layout.h"
 
 namespace quire {
 namespace {
 
-// Enough in flight for a disk to be busy all the time.
+// Enough in flight for a disk to be busy all the time, and pieces of a huge page: a disk takes a
+// read in as many parts as the memory behind it has, and small ones cost it as much as large ones.
 constexpr int kReaders = 4;
-constexpr int64_t kPieceBytes = 1 << 20;
+constexpr int64_t kPieceBytes = 2 << 20;
 // What is read into the page cache is copied out once, to here, and forgotten.
 constexpr int64_t kDiscardBytes = 256 << 10;
 
@@ -43,9 +46,11 @@ absl::Status Failed(const File& file, int64_t at, int error) {
 absl::StatusOr<std::unique_ptr<WeightStream>> WeightStream::Start(
     const File& file, const std::vector<StreamBlock>& blocks, int64_t slot_bytes) {
   std::unique_ptr<WeightStream> self(new WeightStream(file, blocks));
-  absl::StatusOr<AnonymousMemory> ring =
-      AnonymousMemory::Map("buffers for weights", 2 * slot_bytes);
+  int64_t ring_bytes = 2 * slot_bytes;
+  if (ring_bytes > kPieceBytes) ring_bytes = RoundUp(ring_bytes, kPieceBytes);  // all in huge pages
+  absl::StatusOr<AnonymousMemory> ring = AnonymousMemory::Map("buffers for weights", ring_bytes);
   if (!ring.ok()) return ring.status();
+  madvise(ring->data(), ring->bytes(), MADV_HUGEPAGE);
   self->ring_ = *std::move(ring);
   self->slot_bytes_ = slot_bytes;
   self->direct_fd_ = Reopen(file, O_DIRECT);

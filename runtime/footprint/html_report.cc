@@ -13,7 +13,7 @@ namespace {
 
 constexpr char kStyle[] = R"(
 :root { --ink: #1d2433; --soft: #5d6778; --line: #d9dee7; --paper: #ffffff; --own: #c8553d;
-        --scratch: #e09f3e; --heap: #8f5d5d; --program: #8a94a6; --file: #2f6f9f; --none: #eceff4;
+        --scratch: #e09f3e; --stream: #b5651d; --heap: #8f5d5d; --program: #8a94a6; --file: #2f6f9f; --none: #eceff4;
         --touch: #3a9d6e; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8ebf1; --soft: #9aa5b6; --line: #39414f; --paper: #161a21; --none: #272d38;
@@ -86,6 +86,8 @@ std::string Cards(const Footprint& f) {
     card(HumanBytes(*f.last().cached), "of the file in the system's page cache");
   if (f.touched_per_token.has_value())
     card(HumanBytes(*f.touched_per_token), "of weights read for each token");
+  if (!f.residence.whole())
+    card(HumanBytes(f.residence.streamed_bytes), "of them from disk: memory is too short");
   card(HumanBytes(l.pss), "its fair share (PSS), shared pages divided among their users");
   return out + "</div>\n";
 }
@@ -98,12 +100,14 @@ std::string RssBar(const Ledger& l) {
     int64_t bytes;
   } parts[] = {{"own", "KV cache", l.kv_cache},
                {"scratch", "scratch", l.scratch},
+               {"stream", "buffers for streamed weights", l.stream},
                {"heap", "heap and stacks", l.other_anonymous},
                {"program", "program and libraries", l.other_files},
                {"file", "weights, in the page cache", l.weights}};
   std::string svg, keys;
   double x = 0;
   for (const auto& part : parts) {
+    if (part.bytes == 0) continue;
     const double w = kWidth * Ratio(part.bytes, l.rss);
     Rect(&svg, x, 4, w, 34, part.color, absl::StrCat(part.what, ": ", HumanBytes(part.bytes)));
     x += w;

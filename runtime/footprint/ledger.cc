@@ -20,7 +20,9 @@ Ledger Reconcile(const std::vector<SmapsEntry>& smaps, const ProcessMemory& stat
   ledger.anonymous = all.anonymous;
   ledger.kv_cache = own.kv_cache_resident;
   ledger.scratch = own.scratch_resident;
-  ledger.other_anonymous = all.anonymous - own.kv_cache_resident - own.scratch_resident;
+  ledger.stream = own.stream_resident;
+  ledger.other_anonymous =
+      all.anonymous - own.kv_cache_resident - own.scratch_resident - own.stream_resident;
   ledger.weights_anonymous = weights.anonymous;
   ledger.weights = weights.rss - weights.anonymous;
   ledger.other_files = all.rss - all.anonymous - ledger.weights;

@@ -19,15 +19,18 @@ namespace quire {
 struct RuntimeMemory {
   int64_t kv_cache_bytes = 0, kv_cache_resident = 0;
   int64_t scratch_bytes = 0, scratch_resident = 0;
+  int64_t stream_bytes = 0, stream_resident = 0;  // buffers for weights that are not kept
 };
 
-// Bytes. rss = anonymous + weights + other_files; anonymous = kv_cache + scratch + other_anonymous.
+// Bytes. rss = anonymous + weights + other_files; anonymous = kv_cache + scratch + stream +
+// other_anonymous.
 // All from one reading of /proc/PID/smaps, except page_tables and address_space.
 struct Ledger {
   int64_t rss = 0;
   int64_t anonymous = 0;  // this process's own: only this is used up for good
   int64_t kv_cache = 0;   // of it, touched so far
   int64_t scratch = 0;
+  int64_t stream = 0;
   int64_t other_anonymous = 0;  // heap, stacks, the program's writable data
   int64_t weights = 0;          // pages of the model file that this process maps at the moment
   int64_t other_files = 0;      // program and libraries

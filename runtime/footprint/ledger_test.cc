@@ -34,15 +34,16 @@ ProcessMemory Status() {
 }
 
 TEST(Reconcile, AddsUp) {
-  const RuntimeMemory own{2000 * kKiB, 300 * kKiB, 800 * kKiB, 200 * kKiB};
+  const RuntimeMemory own{2000 * kKiB, 300 * kKiB, 800 * kKiB, 200 * kKiB, 150 * kKiB, 90 * kKiB};
   const Ledger l = Reconcile(ParseSmaps(kSmaps), Status(), 0x7f1c00000000, 0x200000, own);
   EXPECT_EQ(l.rss, 3088 * kKiB);
   EXPECT_EQ(l.anonymous, 1000 * kKiB);
   EXPECT_EQ(l.weights, 1624 * kKiB);
   EXPECT_EQ(l.other_files, 464 * kKiB);  // the program, and another mapped file
   EXPECT_EQ(l.rss, l.anonymous + l.weights + l.other_files);
-  EXPECT_EQ(l.anonymous, l.kv_cache + l.scratch + l.other_anonymous);
-  EXPECT_EQ(l.other_anonymous, 500 * kKiB);
+  EXPECT_EQ(l.anonymous, l.kv_cache + l.scratch + l.stream + l.other_anonymous);
+  EXPECT_EQ(l.stream, 90 * kKiB);
+  EXPECT_EQ(l.other_anonymous, 410 * kKiB);
   EXPECT_EQ(l.pss, 1976 * kKiB);
   EXPECT_EQ(l.weights_pss, 812 * kKiB);
   EXPECT_EQ(l.weights_anonymous, 0);

@@ -12,9 +12,22 @@ namespace {
 
 constexpr char kPrompt[] = "Once upon a time";
 
-RuntimeMemory OwnMemory(const Transformer& transformer) {
-  return {transformer.kv_cache_bytes(), transformer.kv_cache_resident_bytes(),
-          transformer.scratch_bytes(), transformer.scratch_resident_bytes()};
+RuntimeMemory OwnMemory(Session& session) {
+  const Transformer& t = session.transformer();
+  return {t.kv_cache_bytes(),          t.kv_cache_resident_bytes(),
+          t.scratch_bytes(),           t.scratch_resident_bytes(),
+          session.feed().ring_bytes(), session.feed().ring_resident_bytes()};
+}
+
+bool IsStreamed(const Session& session, const TensorView& view) {
+  const Residence& residence = session.feed().residence();
+  for (size_t l = 0; l < residence.streamed.size(); ++l) {
+    for (size_t m = 0; m < kLayerMatrices.size(); ++m) {
+      const Matrix& matrix = session.model().layers()[l].*kLayerMatrices[m];
+      if (matrix.data == view.data) return residence.streamed[l][m];
+    }
+  }
+  return false;
 }
 
 // Before there is a model: nothing of it is mapped.
@@ -30,7 +43,7 @@ class Measurement {
       : session_(session), mapping_(session.model().file().mapping()), out_(out) {}
 
   absl::Status AddStage(const std::string& name, double ms) {
-    absl::StatusOr<Ledger> ledger = ReadLedger(mapping_, OwnMemory(session_.transformer()));
+    absl::StatusOr<Ledger> ledger = ReadLedger(mapping_, OwnMemory(session_));
     if (!ledger.ok()) return ledger.status();
     Stage stage{name, ms, *ledger, std::nullopt};
     const absl::StatusOr<Residency> residency = Residency::Read(mapping_);
@@ -50,6 +63,7 @@ class Measurement {
       tensor.name = std::string(view.name);
       tensor.offset = view.offset;
       tensor.bytes = view.bytes;
+      tensor.streamed = IsStreamed(session_, view);
       if (residency.ok())
         tensor.resident = residency->BytesIn(view.offset, view.offset + view.bytes);
       out_->tensors.push_back(std::move(tensor));
@@ -74,7 +88,8 @@ class Measurement {
     out_->touched_per_token = 0;
     for (size_t i = 0; i < counts->size(); ++i) {
       TensorFootprint& tensor = out_->tensors[i];
-      tensor.touched = std::min((*counts)[i].referenced, tensor.bytes);
+      tensor.touched =
+          tensor.streamed ? tensor.bytes : std::min((*counts)[i].referenced, tensor.bytes);
       *out_->touched_per_token += *tensor.touched;
     }
     return absl::OkStatus();
@@ -151,7 +166,10 @@ absl::StatusOr<Footprint> MeasureFootprint(const std::string& path, const Sessio
   out.threads = session.pool().size();
   out.ctx = session.transformer().ctx();
   out.tokens = static_cast<int64_t>(generation->tokens.size());
-  out.own = OwnMemory(session.transformer());
+  out.residence = session.feed().residence();
+  out.residence_changes = session.feed().changes();
+  out.streamed_note = session.feed().Describe();
+  out.own = OwnMemory(session);
   out.machine = ParseMemInfo(ReadKernelText("/proc/meminfo").value_or(""));
   if (absl::StatusOr<CgroupMemory> cgroup = ReadCgroupMemory("/proc/self", ReadKernelText);
       cgroup.ok()) {

@@ -22,6 +22,7 @@ struct TensorFootprint {
   int64_t offset = 0, bytes = 0;
   std::optional<int64_t> resident;  // in the page cache
   std::optional<int64_t> touched;   // read to generate one token, in whole pages
+  bool streamed = false;            // past the mapping
 };
 
 // A moment of the run.
@@ -37,6 +38,9 @@ struct Footprint {
   int64_t file_bytes = 0;  // all of which is mapped
   int64_t n_layers = 0, threads = 0, ctx = 0, tokens = 0;
   RuntimeMemory own;
+  Residence residence;        // what is kept and what is streamed
+  int64_t residence_changes = 0;
+  std::string streamed_note;  // empty where nothing is
   std::vector<Stage> stages;  // start, open, first token, steady state
   std::vector<TimelineSample> timeline;
   std::vector<TensorFootprint> tensors;  // in file order

@@ -33,6 +33,7 @@ Json LedgerJson(const Ledger& l) {
           {"rss_other_files_bytes", l.other_files},
           {"kv_cache_resident_bytes", l.kv_cache},
           {"scratch_resident_bytes", l.scratch},
+          {"stream_buffer_resident_bytes", l.stream},
           {"other_anon_bytes", l.other_anonymous},
           {"pss_bytes", l.pss},
           {"weights_pss_bytes", l.weights_pss},
@@ -84,6 +85,7 @@ std::string TextReport(const Footprint& f) {
   line(2, "own (anonymous): used up for good", l.anonymous, "");
   line(4, "KV cache", l.kv_cache, absl::StrCat("touched of ", HumanBytes(f.own.kv_cache_bytes)));
   line(4, "scratch", l.scratch, absl::StrCat("touched of ", HumanBytes(f.own.scratch_bytes)));
+  if (l.stream > 0) line(4, "buffers for streamed weights", l.stream, "");
   line(4, "heap, stacks, the program's data", l.other_anonymous, "");
   line(2, "files: page cache, shared with everybody", l.weights + l.other_files, "");
   line(4, "weights mapped here", l.weights,
@@ -125,6 +127,7 @@ std::string TextReport(const Footprint& f) {
                             Percent(kind.touched, kind.bytes));
     }
   }
+  if (!f.streamed_note.empty()) absl::StrAppend(&out, "\n", f.streamed_note, "\n");
   out += "\nWhat tools show at this moment\n";
   for (const ToolFigure& tool : ToolFigures(l, f.machine, f.cgroup)) {
     absl::StrAppendFormat(&out, "  %-20s %-10s %10s  %s\n", tool.tool, tool.column,
@@ -144,6 +147,10 @@ std::string JsonReport(const Footprint& f) {
                  {"rss_anon_bytes", f.last().ledger.anonymous},
                  {"kv_cache_bytes", f.own.kv_cache_bytes},
                  {"scratch_bytes", f.own.scratch_bytes},
+                 {"stream_buffer_bytes", f.own.stream_bytes},
+                 {"weights_kept_bytes", f.residence.kept_bytes},
+                 {"weights_streamed_bytes", f.residence.streamed_bytes},
+                 {"residence_changes", f.residence_changes},
                  {"touched_per_token_bytes", OrNull(f.touched_per_token)},
                  {"architecture", f.architecture},
                  {"tokens", f.tokens},
@@ -173,7 +180,8 @@ std::string JsonReport(const Footprint& f) {
     report["tensors"].push_back({{"name", tensor.name},
                                  {"bytes", tensor.bytes},
                                  {"resident_bytes", OrNull(tensor.resident)},
-                                 {"touched_bytes", OrNull(tensor.touched)}});
+                                 {"touched_bytes", OrNull(tensor.touched)},
+                                 {"streamed", tensor.streamed}});
   }
   report["notes"] = Json::array();
   for (const std::string& note : {f.residency_note, f.touched_note}) {

@@ -61,12 +61,56 @@ def rollup(pid):
     return fields(pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text())
 
 
+class MemoryCgroup:
+    """A memory cgroup of its own with a limit, version 1 or 2, removed at the end. PermissionError where none may be made."""
+
+    def __init__(self, limit):
+        lines = [line.split(":", 2) for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines()]
+        v1 = next((path for _, controllers, path in lines if "memory" in controllers.split(",")), None)
+        v2 = next((path for number, _, path in lines if number == "0"), None)
+        self.version, own = (1, v1) if v1 is not None else (2, v2)
+        self.folder = None
+        for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+            left, right = line.split(" - ")
+            kind, _, options = right.split(" ", 2)
+            if own is not None and kind == ("cgroup" if self.version == 1 else "cgroup2") and (self.version == 2 or "memory" in options.split(",")):
+                root, point = left.split()[3:5]
+                self.folder = pathlib.Path(point) / os.path.relpath(own, root) / f"quire-test-{os.getpid()}"
+        if self.folder is None:
+            raise PermissionError("no memory cgroup is mounted here")
+        try:
+            self.folder.mkdir()
+            self.set_limit(limit)
+        except OSError as error:
+            raise PermissionError(f"memory cgroups may not be made here: {error}") from error
+
+    def set_limit(self, limit):
+        (self.folder / ("memory.limit_in_bytes" if self.version == 1 else "memory.max")).write_text(str(limit))
+
+    def join(self):
+        (self.folder / "cgroup.procs").write_text("0")
+
+    def oom_kills(self):
+        text = (self.folder / ("memory.oom_control" if self.version == 1 else "memory.events")).read_text()
+        return int(re.search(r"^oom_kill (\d+)$", text, re.MULTILINE).group(1))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for _ in range(100):
+            try:
+                return self.folder.rmdir()
+            except OSError:  # a process is still on its way out
+                time.sleep(0.05)
+
+
 class Process:
     """A running quire that is looked at from outside."""
 
-    def __init__(self, quire, *args, env=None):
+    def __init__(self, quire, *args, env=None, cgroup=None):
         self.child = subprocess.Popen([quire.path, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                      env={**os.environ, **(env or {})})
+                                      env={**os.environ, **(env or {})}, preexec_fn=cgroup.join if cgroup else None)
         self.pid = self.child.pid
 
     def __enter__(self):
