@@ -299,8 +299,8 @@ absl::Status BenchWorker(const std::string& path, const BenchOptions& options) {
   if (!first.ok()) return first.status();
   // Another prompt, which shares no beginning with the first, shows the speed once all is mapped.
   ReadMeter meter(session.model(), session.pool());
-  // What is streamed is not there to be read.
-  const bool mapped = session.feed().residence().whole();
+  // What is streamed is not there to be read, and may not be brought in where memory is short.
+  const bool mapped = options.resident == 0 && session.feed().residence().whole();
   const absl::StatusOr<Generation> second = session.Generate(
       Prompt(options.prompt_tokens, session.model(), 2), options.tokens, {}, sampler, [&](int32_t) {
         if (mapped) meter.OnToken();

@@ -72,7 +72,8 @@ void LayerFeed::Look(int64_t growth_bytes) {
   // what it can.
   if (plan.bytes() > room.bytes) plan = KeepAll(model_);
   const bool too_much = residence_.bytes() > room.bytes + room.bytes / 256;
-  const bool too_little = plan.kept_bytes > residence_.kept_bytes + room.bytes / 32 || plan.whole();
+  const bool too_little =
+      plan.kept_bytes > residence_.kept_bytes + room.bytes / 128 || plan.whole();
   if (plan.streamed_bytes != residence_.streamed_bytes && (too_much || too_little)) {
     limit_ = room.limit;
     Adopt(std::move(plan));
@@ -152,16 +153,18 @@ absl::Status LayerFeed::StartStream() {
       block->push_back({offset, bytes, slot_offset});
     }
   };
-  std::vector<StreamBlock> blocks(model_.layers().size());
-  for (size_t l = 0; l < blocks.size(); ++l) {
-    int64_t slot_offset = 0;
+  std::vector<StreamBlock> blocks(model_.layers().size() * kLayerSteps);
+  for (size_t l = 0; l < model_.layers().size(); ++l) {
+    int64_t used[kLayerSteps] = {};  // of the slot of each step
     for (size_t m = 0; m < kLayerMatrices.size(); ++m) {
       const Matrix& matrix = model_.layers()[l].*kLayerMatrices[m];
+      const int step = static_cast<int>(kStepOfMatrix[m]);
+      StreamBlock* block = &blocks[l * kLayerSteps + step];
       if (residence_.streamed[l][m]) {
-        stream_to(slot_offset, matrix, &blocks[l]);
-        slot_offset += SlotBytes(matrix);
+        stream_to(used[step], matrix, block);
+        used[step] += SlotBytes(matrix);
       } else {
-        keep(matrix, &blocks[l]);
+        keep(matrix, block);
       }
     }
   }
@@ -182,9 +185,10 @@ absl::Status LayerFeed::BeginBatch(int64_t tokens, int64_t growth_bytes) {
   return StartStream();
 }
 
-absl::StatusOr<const Layer*> LayerFeed::Acquire(int64_t layer) {
+absl::StatusOr<const Layer*> LayerFeed::Acquire(int64_t layer, LayerStep step) {
   const Layer& mapped = model_.layers()[layer];
-  acquired_ = layer;
+  last_step_ =
+      layer + 1 == static_cast<int64_t>(model_.layers().size()) && step == LayerStep::kDown;
   if (read_ahead_ != nullptr) read_ahead_->WaitFor(layer);
   if (stream_ == nullptr) return &mapped;
   const absl::StatusOr<const uint8_t*> slot = stream_->Acquire();
@@ -195,7 +199,7 @@ absl::StatusOr<const Layer*> LayerFeed::Acquire(int64_t layer) {
   layer_ = mapped;
   const uint8_t* at = *slot;
   for (size_t m = 0; m < kLayerMatrices.size(); ++m) {
-    if (!residence_.streamed[layer][m]) continue;
+    if (kStepOfMatrix[m] != step || !residence_.streamed[layer][m]) continue;
     Matrix& matrix = layer_.*kLayerMatrices[m];
     matrix.data = at;
     at += SlotBytes(matrix);
@@ -204,9 +208,8 @@ absl::StatusOr<const Layer*> LayerFeed::Acquire(int64_t layer) {
 }
 
 void LayerFeed::Release() {
-  const int64_t n_layers = static_cast<int64_t>(model_.layers().size());
-  if (read_ahead_ != nullptr && acquired_ == n_layers - 1) {
-    read_ahead_->WaitFor(n_layers);
+  if (read_ahead_ != nullptr && last_step_) {
+    read_ahead_->WaitFor(static_cast<int64_t>(model_.layers().size()));
     read_ahead_ = nullptr;
   }
   if (stream_ != nullptr) stream_->Release();

@@ -20,8 +20,8 @@ namespace quire {
 
 // While all weights fit into memory, a layer is the mapped one: the first batch reads ahead, and
 // from then on nothing else happens than a look at the limits once a second. Where they do not, or
-// no longer, some matrices of each layer are read ahead into buffers; the others stay in the page
-// cache, from which nothing pushes them out. Not thread-safe.
+// no longer, some matrices of each layer are read ahead into buffers, step by step; the others stay
+// in the page cache, from which nothing pushes them out. Not thread-safe.
 class LayerFeed {
  public:
   // forced_bytes: memory that the weights may take, buffers included; 0: the limits decide.
@@ -32,9 +32,10 @@ class LayerFeed {
   // Before the layers of a batch, and after its last. growth_bytes: as above, for this batch and
   // some more. What WeightStream::Start returns.
   absl::Status BeginBatch(int64_t tokens, int64_t growth_bytes);
-  // Layers 0, 1, ... in order; valid until Release. DataLoss where weights could not be read: what
-  // is computed of this batch is lost, and BeginBatch tries anew.
-  absl::StatusOr<const Layer*> Acquire(int64_t layer);
+  // Every step of every layer, in order; the matrices of that step are valid until Release.
+  // DataLoss where weights could not be read: what is computed of this batch is lost, and
+  // BeginBatch tries anew.
+  absl::StatusOr<const Layer*> Acquire(int64_t layer, LayerStep step);
   void Release();
 
   const Residence& residence() const { return residence_; }
@@ -65,7 +66,7 @@ class LayerFeed {
   int idle_looks_ = 0;                     // since then
   bool begun_ = false;                     // whether there was a batch
   std::unique_ptr<ReadAhead> read_ahead_;  // in the first batch: of each layer, then of the output
-  int64_t acquired_ = 0;
+  bool last_step_ = false;                 // whether the acquired step is the last of a batch
   std::unique_ptr<WeightStream> stream_;
   Layer layer_{};  // the acquired one, where parts of it are in a slot
 };

@@ -38,6 +38,12 @@ struct Layer {
 };
 inline constexpr std::array<Matrix Layer::*, 7> kLayerMatrices = {
     &Layer::wq, &Layer::wk, &Layer::wv, &Layer::wo, &Layer::w_gate, &Layer::w_up, &Layer::w_down};
+// A layer is computed in steps, each of which needs some of the matrices.
+enum class LayerStep { kAttention, kGateUp, kDown };
+inline constexpr int kLayerSteps = 3;
+inline constexpr std::array<LayerStep, kLayerMatrices.size()> kStepOfMatrix = {
+    LayerStep::kAttention, LayerStep::kAttention, LayerStep::kAttention, LayerStep::kAttention,
+    LayerStep::kGateUp,    LayerStep::kGateUp,    LayerStep::kDown};
 
 // Immutable after Open; safe to use from many threads. Move-only.
 class Model {

@@ -41,9 +41,9 @@ Residence PlanResidence(const Model& model, int64_t room) {
   const int n_layers = static_cast<int>(layers.size());
   Residence plan = all;
   plan.streamed.resize(n_layers);
-  std::vector<int64_t> slots(n_layers);
-  // The same matrix of one layer after another, from the back of the layers, so that their slots
-  // stay of one size.
+  std::vector<std::array<int64_t, kLayerSteps>> slots(n_layers);
+  // The same matrix of one layer after another, from the back of the layers: so the steps of all
+  // layers need slots of nearly one size.
   const std::vector<int> order = SpreadLayers(n_layers);
   for (int m = static_cast<int>(kLayerMatrices.size()) - 1; m >= 0; --m) {
     for (auto l = order.rbegin(); l != order.rend(); ++l) {
@@ -52,8 +52,9 @@ Residence PlanResidence(const Model& model, int64_t room) {
       plan.streamed_matrices += 1;
       plan.streamed_bytes += matrix.geometry.bytes();
       plan.kept_bytes -= matrix.geometry.bytes();
-      slots[*l] += SlotBytes(matrix);
-      plan.slot_bytes = std::max(plan.slot_bytes, slots[*l]);
+      int64_t& slot = slots[*l][static_cast<int>(kStepOfMatrix[m])];
+      slot += SlotBytes(matrix);
+      plan.slot_bytes = std::max(plan.slot_bytes, slot);
       if (plan.bytes() <= room) return plan;
     }
   }

@@ -18,14 +18,14 @@ struct Residence {
   int64_t kept_bytes = 0;      // of weights that stay mapped, as far as a token reads them
   int64_t streamed_bytes = 0;  // read from disk for each token, or each batch of a prompt
   int64_t streamed_matrices = 0;
-  int64_t slot_bytes = 0;  // the most that is streamed of one layer
+  int64_t slot_bytes = 0;  // the most that is streamed for one step of a layer
 
   bool whole() const { return streamed_bytes == 0; }
   // What it takes of memory in all: two slots, one that is read while the other is computed with.
   int64_t bytes() const { return kept_bytes + 2 * slot_bytes; }
 };
 
-// What a matrix takes in the slot of its layer, where one follows another: as in the file, up to
+// What a matrix takes in the slot of its step, where one follows another: as in the file, up to
 // the next tensor.
 int64_t SlotBytes(const Matrix& matrix);
 

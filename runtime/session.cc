@@ -54,9 +54,8 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(const std::string& path,
       Transformer::Create(self->model_, *kernels, self->pool_, ctx, options.max_logits);
   if (!transformer.ok()) return transformer.status();
   self->transformer_ = *std::move(transformer);
-  self->feed_ = std::make_unique<LayerFeed>(
-      self->model_, options.resident.bytes,
-      self->transformer_->GrowthBytes(std::min(ctx, Transformer::kBatchTokens)));
+  self->feed_ = std::make_unique<LayerFeed>(self->model_, options.resident.bytes,
+                                            self->transformer_->GrowthBytes(1));
   self->transformer_->set_feed(self->feed_.get());
   return self;
 }

@@ -157,6 +157,20 @@ int64_t Transformer::GrowthBytes(int64_t tokens) const {
   return cache_.bytes() / ctx() * positions + scratch;
 }
 
+// compute(layer), with the matrices of that step at hand.
+absl::Status Transformer::WithLayer(int64_t l, LayerStep step,
+                                    absl::FunctionRef<void(const Layer&)> compute) {
+  if (feed_ == nullptr) {
+    compute(model_.layers()[l]);
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<const Layer*> layer = feed_->Acquire(l, step);
+  if (!layer.ok()) return layer.status();
+  compute(**layer);
+  feed_->Release();
+  return absl::OkStatus();
+}
+
 absl::Status Transformer::ForwardBatch(absl::Span<const int32_t> tokens) {
   const int64_t n = tokens.size();
   if (feed_ != nullptr) {
@@ -168,17 +182,19 @@ absl::Status Transformer::ForwardBatch(absl::Span<const int32_t> tokens) {
     RopeAngles(frequencies_, position_ + t, cosine_ + t * head_dim_ / 2, sine_ + t * head_dim_ / 2);
   }
   for (size_t l = 0; l < model_.layers().size(); ++l) {
-    absl::StatusOr<const Layer*> fed = &model_.layers()[l];
-    if (feed_ != nullptr) fed = feed_->Acquire(l);
-    if (!fed.ok()) return fed.status();
-    const Layer& layer = **fed;
-    ProjectQkv(layer, l, n);
-    Attend(l, n);
-    AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr, layer.wo.is_integer()}, n);
-    GateAndUp(layer, n);
-    AddProjection(layer.w_down,
-                  {gate_, ffn_stride_, config_.ffn_dim(), nullptr, layer.w_down.is_integer()}, n);
-    if (feed_ != nullptr) feed_->Release();
+    absl::Status status = WithLayer(l, LayerStep::kAttention, [&](const Layer& layer) {
+      ProjectQkv(layer, l, n);
+      Attend(l, n);
+      AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr, layer.wo.is_integer()}, n);
+    });
+    if (!status.ok()) return status;
+    status = WithLayer(l, LayerStep::kGateUp, [&](const Layer& layer) { GateAndUp(layer, n); });
+    if (!status.ok()) return status;
+    status = WithLayer(l, LayerStep::kDown, [&](const Layer& layer) {
+      const bool integer = layer.w_down.is_integer();
+      AddProjection(layer.w_down, {gate_, ffn_stride_, config_.ffn_dim(), nullptr, integer}, n);
+    });
+    if (!status.ok()) return status;
   }
   position_ += n;
   batch_ = n;

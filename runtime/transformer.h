@@ -136,6 +136,7 @@ class Transformer {
   int64_t LayOutScratch(uint8_t* base);
 
   absl::Status ForwardBatch(absl::Span<const int32_t> tokens);
+  absl::Status WithLayer(int64_t l, LayerStep step, absl::FunctionRef<void(const Layer&)> compute);
   void Embed(absl::Span<const int32_t> tokens);
   void ProjectQkv(const Layer& layer, int64_t l, int64_t n);
   void Attend(int64_t l, int64_t n);
