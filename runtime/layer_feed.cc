@@ -16,6 +16,7 @@ namespace quire {
 namespace {
 
 constexpr int64_t kLookEveryNs = 1'000'000'000;
+constexpr int64_t kLookEveryTokens = 16;  // where weights are streamed: the KV cache grows
 constexpr int kIdleLooks = 16;
 
 // Files that are memory cannot be made to take less of it.
@@ -48,6 +49,7 @@ LayerFeed::LayerFeed(const Model& model, int64_t forced_bytes, int64_t growth_by
 // not fit any more or much more would.
 void LayerFeed::Look(int64_t growth_bytes) {
   looked_ns_ = MonotonicNanoseconds();
+  tokens_since_look_ = 0;
   const auto find_room = [&](int64_t cached) {
     MemoryRoom room = FindMemoryRoom("/proc/self", ReadKernelText, cached);
     room.bytes = std::max<int64_t>(0, room.bytes + ring_resident_bytes() - growth_bytes);
@@ -57,7 +59,7 @@ void LayerFeed::Look(int64_t growth_bytes) {
   // Nothing has changed since the last close look, which takes up to 100 ms of a large file: one is
   // enough now and then, to see whether anything was pushed out.
   MemoryRoom room = find_room(cached_bytes_);
-  const bool changed = std::abs(room.bytes - judged_bytes_) > judged_bytes_ / 256;
+  const bool changed = std::abs(room.bytes - judged_bytes_) > judged_bytes_ / 512;
   if (!changed && ++idle_looks_ < kIdleLooks) return;
   const MappedFile& file = model_.file().mapping();
   if (IsInMemory(file.file())) return;
@@ -71,7 +73,7 @@ void LayerFeed::Look(int64_t growth_bytes) {
   // Where not even the buffers and the output matrix have room, the kernel's paging is left to do
   // what it can.
   if (plan.bytes() > room.bytes) plan = KeepAll(model_);
-  const bool too_much = residence_.bytes() > room.bytes + room.bytes / 256;
+  const bool too_much = residence_.bytes() > room.bytes + room.bytes / 1024;
   const bool too_little =
       plan.kept_bytes > residence_.kept_bytes + room.bytes / 128 || plan.whole();
   if (plan.streamed_bytes != residence_.streamed_bytes && (too_much || too_little)) {
@@ -177,8 +179,10 @@ absl::Status LayerFeed::StartStream() {
 }
 
 absl::Status LayerFeed::BeginBatch(int64_t tokens, int64_t growth_bytes) {
-  const bool due = MonotonicNanoseconds() - looked_ns_ >= kLookEveryNs;
-  if (forced_bytes_ == 0 && (due || (tokens > 1 && !residence_.whole()))) Look(growth_bytes);
+  tokens_since_look_ += tokens;
+  const bool due = MonotonicNanoseconds() - looked_ns_ >= kLookEveryNs ||
+                   (!residence_.whole() && (tokens > 1 || tokens_since_look_ >= kLookEveryTokens));
+  if (forced_bytes_ == 0 && due) Look(growth_bytes);
   const bool first = !std::exchange(begun_, true);
   if (first && residence_.whole()) StartReadAhead();
   if (residence_.whole() || stream_ != nullptr) return absl::OkStatus();

@@ -60,7 +60,7 @@ class LayerFeed {
   Residence residence_;
   std::string limit_;
   int64_t changes_ = -1;
-  int64_t looked_ns_ = 0;
+  int64_t looked_ns_ = 0, tokens_since_look_ = 0;
   int64_t cached_bytes_ = 0;               // of the file in the page cache, at the last close look
   int64_t judged_bytes_ = -1;              // for weights, likewise
   int idle_looks_ = 0;                     // since then

@@ -39,7 +39,8 @@ MemoryRoom FindMemoryRoom(const std::string& proc, const ReadText& read, int64_t
   }
   if (room.bytes == kNoLimit) return room;
   const int64_t batches = (int64_t{256} << 10) * std::max(1L, sysconf(_SC_NPROCESSORS_ONLN));
-  room.bytes = std::max<int64_t>(0, room.bytes - room.bytes / 128 - batches);
+  const int64_t margin = room.bytes / 256 + batches + (int64_t{2} << 20);
+  room.bytes = std::max<int64_t>(0, room.bytes - margin);
   return room;
 }
 

@@ -24,8 +24,8 @@ int64_t RoomInCgroup(const CgroupMemory& cgroup, int64_t cached);
 // MemAvailable, in which all page cache counts as free - what is mapped of other files.
 int64_t RoomInMachine(const MemInfo& machine, int64_t cached);
 
-// The smallest of both, for the process whose folder is `proc`, with a margin of 1/128 and 256 KiB
-// for each CPU left free: cgroups charge in batches.
+// The smallest of both, for the process whose folder is `proc`, less a margin: 1/256, 256 KiB for
+// each CPU, since cgroups charge in batches, and 2 MiB for the process's own heap.
 MemoryRoom FindMemoryRoom(const std::string& proc, const ReadText& read, int64_t cached);
 
 }  // namespace quire

@@ -77,9 +77,9 @@ TEST(FindMemoryRoom, TheSmallestBinds) {
                                               {"/cg/a/b/memory.stat", kStat}};
   const auto bytes = [&] { return Find(files, 5000000).bytes; };
   const auto limit = [&] { return Find(files, 5000000).limit; };
-  // Less a margin of 1/128 and 256 KiB a CPU.
-  EXPECT_GT(bytes(), 3999 * kMB - 3999 * kMB / 128 - 300 * kMB);
-  EXPECT_LT(bytes(), 3999 * kMB - 3999 * kMB / 128);
+  // Less a margin of 1/256, 2 MiB, and 256 KiB a CPU.
+  EXPECT_GT(bytes(), 3999 * kMB - 3999 * kMB / 256 - 300 * kMB);
+  EXPECT_LT(bytes(), 3999 * kMB - 3999 * kMB / 256 - (2 << 20));
   EXPECT_EQ(limit(), "the limit of 4.00 GB of the cgroup /cg/a/b");
 
   // A neighbour fills up the group above.
