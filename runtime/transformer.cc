@@ -148,7 +148,7 @@ absl::Status Transformer::Forward(absl::Span<const int32_t> tokens) {
 }
 
 int64_t Transformer::GrowthBytes(int64_t tokens) const {
-  constexpr int64_t kFewMore = 32;
+  constexpr int64_t kFewMore = 16;
   const int64_t positions =
       std::max<int64_t>(0, std::min(ctx(), position_ + tokens + kFewMore) - largest_position_);
   const int64_t scratch = tokens > largest_batch_

@@ -17,10 +17,10 @@
 namespace quire {
 namespace {
 
-// Enough in flight for a disk to be busy all the time, and pieces of a huge page: a disk takes a
+// Enough in flight for a disk to be busy all the time, and buffers in huge pages: a disk takes a
 // read in as many parts as the memory behind it has, and small ones cost it as much as large ones.
 constexpr int kReaders = 4;
-constexpr int64_t kPieceBytes = 2 << 20;
+constexpr int64_t kHugePage = 2 << 20, kPieceBytes = 2 * kHugePage;
 // What is read into the page cache is copied out once, to here, and forgotten.
 constexpr int64_t kDiscardBytes = 256 << 10;
 
@@ -47,7 +47,7 @@ absl::StatusOr<std::unique_ptr<WeightStream>> WeightStream::Start(
     const File& file, const std::vector<StreamBlock>& blocks, int64_t slot_bytes) {
   std::unique_ptr<WeightStream> self(new WeightStream(file, blocks));
   int64_t ring_bytes = 2 * slot_bytes;
-  if (ring_bytes > kPieceBytes) ring_bytes = RoundUp(ring_bytes, kPieceBytes);  // all in huge pages
+  if (ring_bytes > kHugePage) ring_bytes = RoundUp(ring_bytes, kHugePage);
   absl::StatusOr<AnonymousMemory> ring = AnonymousMemory::Map("buffers for weights", ring_bytes);
   if (!ring.ok()) return ring.status();
   madvise(ring->data(), ring->bytes(), MADV_HUGEPAGE);

@@ -50,6 +50,7 @@ TEST_F(Pages, ResidencyFollowsThePageCache) {
   EXPECT_EQ(r->bytes(), 0);
 
   madvise(const_cast<uint8_t*>(file->data()), file->size(), MADV_RANDOM);  // no readahead
+  madvise(const_cast<uint8_t*>(file->data()), file->size(), MADV_NOHUGEPAGE);
   Read(*file, kPart, kPart + 3 * kPage);
   r = Residency::Read(*file);
   EXPECT_EQ(r->bytes(), 3 * kPage);

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Decoding a model that is larger than the memory it may use: Quire beside Quire as a plain mapping beside llama.cpp, alternating, each
 in the same memory cgroup's limit, each with the file dropped from the page cache before.
 
@@ -106,7 +107,8 @@ def plot(args):
         if low <= math.log10(speed) <= high:
             out.append(f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y(speed):.1f}" y2="{y(speed):.1f}"/>'
                        f'<text x="{left - 8}" y="{y(speed) + 4:.1f}" text-anchor="end">{speed:g}</text>')
-    for share in shares:
+    labelled = [share for i, share in enumerate(shares) if i == 0 or shares[i - 1] - share > 4]
+    for share in labelled:
         out.append(f'<text x="{x(share):.1f}" y="{top + height + 18}" text-anchor="middle">{share:.0f}%</text>')
     out.append(f'<text x="{left + width / 2}" y="{top + height + 38}" text-anchor="middle">memory limit, of the file (page cache included)</text>')
     for i, (side, name) in enumerate(SIDES.items()):
