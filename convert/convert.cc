@@ -72,14 +72,22 @@ absl::Status ReadFirstColumns(const TensorSource& source, const CanonicalTensor&
                               int64_t first_row, int64_t n_rows, int64_t n_cols, float* out) {
   const DType dtype = source.tensors()[tensor.source].dtype;
   if (!Info(dtype).decodable) return NotDecodable(tensor, dtype);
+  // Whole rows: few large reads cost less than many small ones.
   const int64_t cols = tensor.shape.back();
-  const int64_t raw_bytes = n_cols / Info(dtype).block_elements * Info(dtype).block_bytes;
-  std::vector<uint8_t> raw(raw_bytes);
-  for (int64_t r = 0; r < n_rows; ++r) {
-    absl::Status status =
-        source.Read(tensor.source, (first_row + r) * cols, n_cols, absl::MakeSpan(raw));
+  const auto bytes_of = [&](int64_t n) {
+    return n / Info(dtype).block_elements * Info(dtype).block_bytes;
+  };
+  const int64_t step = std::max<int64_t>(1, (256 << 10) / bytes_of(cols));
+  std::vector<uint8_t> raw(std::min(step, n_rows) * bytes_of(cols));
+  for (int64_t first = 0; first < n_rows; first += step) {
+    const int64_t n = std::min(step, n_rows - first);
+    absl::Status status = source.Read(tensor.source, (first_row + first) * cols, n * cols,
+                                      absl::MakeSpan(raw.data(), bytes_of(n * cols)));
     if (!status.ok()) return status;
-    DecodeToFloat(dtype, raw, absl::MakeSpan(out + r * n_cols, n_cols));
+    for (int64_t r = 0; r < n; ++r) {
+      DecodeToFloat(dtype, absl::MakeConstSpan(raw.data() + r * bytes_of(cols), bytes_of(n_cols)),
+                    absl::MakeSpan(out + (first + r) * n_cols, n_cols));
+    }
   }
   return absl::OkStatus();
 }
@@ -216,7 +224,7 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
   if (!encodings.ok()) return encodings.status();
   plan.left_out = std::move(model->left_out);
   *plan.manifest.mutable_config() = std::move(model->config);
-  plan.manifest.set_scheme(options.type);
+  plan.manifest.set_scheme(keep_types ? "source" : scheme->name);
   plan.manifest.mutable_source()->set_converter(absl::StrCat("quire ", kVersion));
   for (const auto& [name, bytes] : plan.source->files()) {
     pb::SourceFile* file = plan.manifest.mutable_source()->add_files();
