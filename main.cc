@@ -11,6 +11,7 @@
 #include "format/command_line.h"
 #include "format/verify_command.h"
 #include "format/version.h"
+#include "quantize/calibrate_command.h"
 #include "quantize/quantize_command.h"
 #include "runtime/bench_command.h"
 #include "runtime/footprint_command.h"
@@ -30,6 +31,7 @@ constexpr struct {
     {"convert", quire::ConvertCommand,
      "turn a PyTorch, safetensors or GGUF checkpoint into one .quire file"},
     {"quantize", quire::QuantizeCommand, "encode a .quire file's weights in fewer bits"},
+    {"calibrate", quire::CalibrateCommand, "measure on a text what a model's matrices multiply"},
     {"run", quire::RunCommand, "generate text, straight from the mapped file"},
     {"bench", quire::BenchCommand, "measure load time, memory and speed"},
     {"perplexity", quire::PerplexityCommand, "measure how well a model predicts a text"},

@@ -9,27 +9,6 @@
 
 namespace quire {
 
-absl::StatusOr<std::vector<int32_t>> CalibrationTokens(const Session& session,
-                                                       absl::string_view text) {
-  const absl::StatusOr<Tokenizer> tokenizer = session.LoadTokenizer();
-  if (!tokenizer.ok()) return tokenizer.status();
-  absl::StatusOr<std::vector<int32_t>> tokens = tokenizer->Encode(text);
-  if (!tokens.ok()) return tokens.status();
-  const size_t ctx = session.transformer().ctx();
-  if (tokens->size() < ctx) {
-    return absl::FailedPreconditionError(absl::StrCat("the calibration text has ", tokens->size(),
-                                                      " tokens, wanted are ", ctx, " or more"));
-  }
-  tokens->resize(tokens->size() / ctx * ctx);
-  // A model whose texts begin with a token says so by the empty text.
-  const absl::StatusOr<std::vector<int32_t>> empty = tokenizer->Encode("");
-  if (!empty.ok()) return empty.status();
-  if (!empty->empty() && tokenizer->bos_id() == empty->front()) {
-    for (size_t i = 0; i < tokens->size(); i += ctx) (*tokens)[i] = empty->front();
-  }
-  return tokens;
-}
-
 absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFileCalibrated(
     Session& session, const pb::Manifest& plan, absl::Span<const int32_t> tokens,
     const CalibratedFileOptions& options, absl::FunctionRef<void(double part)> progress) {

@@ -9,18 +9,12 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "format/manifest.pb.h"
 #include "quantize/quantize_file.h"
 #include "runtime/session.h"
 
 namespace quire {
-
-// The token ids of a text, to be cut into sequences of the session's ctx, each of which begins with
-// the token that texts begin with, where the model has one. FailedPrecondition where the model has
-// no tokenizer, or the text not one whole sequence.
-absl::StatusOr<std::vector<int32_t>> CalibrationTokens(const Session& session,
-                                                       absl::string_view text);
 
 struct CalibratedFileOptions {
   std::string path;

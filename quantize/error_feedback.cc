@@ -15,6 +15,13 @@ namespace {
 constexpr int64_t kBlock = SymmetricMatrix::kBlock, kRows = kFeedbackRows;
 // Columns whose sums are brought up to date together.
 constexpr int64_t kStep = 8;
+constexpr double kDamping = 0.01;
+
+double Mean(const std::vector<float>& values) {
+  double sum = 0;
+  for (const float value : values) sum += value;
+  return values.empty() ? 0 : sum / static_cast<double>(values.size());
+}
 
 // sums[i][row] += sum over t < k of u(i, t) errors[t][row].
 void AddErrors(const float* u, const float* errors, int64_t k, int64_t rows, float* sums) {
@@ -36,22 +43,23 @@ void AddErrors(const float* u, const float* errors, int64_t k, int64_t rows, flo
 
 }  // namespace
 
-std::optional<ErrorFeedback> MakeErrorFeedback(SymmetricMatrix h, ThreadPool& pool) {
-  constexpr double kDamping = 0.01;
-  ErrorFeedback feedback{std::vector<int32_t>(h.n()), std::move(h), {}};
-  SymmetricMatrix& u = feedback.factor;
-  feedback.weights = u.Diagonal();
-  double mean = 0;
-  for (const float weight : feedback.weights) mean += weight / static_cast<double>(u.n());
-  if (!std::isfinite(mean)) return std::nullopt;
-  std::iota(feedback.order.begin(), feedback.order.end(), 0);
-  std::stable_sort(feedback.order.begin(), feedback.order.end(),
-                   [&](int32_t a, int32_t b) { return feedback.weights[a] < feedback.weights[b]; });
-  for (float& weight : feedback.weights) {
+std::vector<float> ScaleWeights(std::vector<float> mean_squares) {
+  const double mean = Mean(mean_squares);
+  for (float& weight : mean_squares) {
     weight = mean > 0 ? static_cast<float>(weight / mean + kDamping) : 1.0f;
   }
-  u.Permute(feedback.order);
-  u.Factor(kDamping, pool);
+  return mean_squares;
+}
+
+std::optional<ErrorFeedback> MakeErrorFeedback(SymmetricMatrix h, ThreadPool& pool) {
+  const std::vector<float> diagonal = h.Diagonal();
+  if (!std::isfinite(Mean(diagonal))) return std::nullopt;
+  ErrorFeedback feedback{std::vector<int32_t>(h.n()), std::move(h), ScaleWeights(diagonal)};
+  std::iota(feedback.order.begin(), feedback.order.end(), 0);
+  std::stable_sort(feedback.order.begin(), feedback.order.end(),
+                   [&](int32_t a, int32_t b) { return diagonal[a] < diagonal[b]; });
+  feedback.factor.Permute(feedback.order);
+  feedback.factor.Factor(kDamping, pool);
   return feedback;
 }
 

@@ -28,6 +28,10 @@ struct ErrorFeedback {
   std::vector<float> weights;  // of the columns' squared errors in the choice of scales
 };
 
+// Columns' weights in the choice of scales, of mean 1, from their mean squares: a hundredth of the
+// mean is added, so that none is without weight.
+std::vector<float> ScaleWeights(std::vector<float> mean_squares);
+
 // From H, of as many rows as the matrices have columns. The diagonal is raised by 1% of its mean
 // first, so that columns without inputs are rounded for themselves and a short text's accidents
 // weigh less. Nothing where H is not finite.

@@ -3,7 +3,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
@@ -107,13 +106,7 @@ absl::StatusOr<std::unique_ptr<LayerQuantizer>> LayerQuantizer::Create(
       self->places_.emplace(name, Place{tensor, layer, matrix});
     }
   }
-  if (work.layers_done() == 0) {
-    const int64_t hidden_dim = self->model_.config().hidden_dim();
-    for (size_t t = 0; t < tokens.size(); t += Transformer::kBatchTokens) {
-      self->transformer_.EmbedTokens(tokens.subspan(t, Transformer::kBatchTokens),
-                                     work.states() + t * hidden_dim);
-    }
-  }
+  if (work.layers_done() == 0) self->inputs_.Embed(work.states());
   return self;
 }
 
@@ -132,18 +125,6 @@ absl::Status LayerQuantizer::CheckBudget() {
                    " bytes of memory, the budget is ", memory_budget_, " (--memory-budget)"));
 }
 
-void LayerQuantizer::ForEachBatch(
-    absl::FunctionRef<void(int64_t position, int64_t n, float* x)> run) {
-  const int64_t hidden_dim = model_.config().hidden_dim(), tokens = tokens_.size();
-  for (int64_t first = 0; first < tokens;) {
-    const int64_t position = first % transformer_.ctx();
-    const int64_t n =
-        std::min({Transformer::kBatchTokens, tokens - first, transformer_.ctx() - position});
-    run(position, n, work_.next_states() + first * hidden_dim);
-    first += n;
-  }
-}
-
 // Second moments of a stage's input, every stage before it finished. The attention block's states
 // become those behind it where the feed-forward block's turn begins.
 SymmetricMatrix LayerQuantizer::Collect(const Layer& layer, Transformer::LayerInput input) {
@@ -157,13 +138,11 @@ SymmetricMatrix LayerQuantizer::Collect(const Layer& layer, Transformer::LayerIn
     moments.AddOuterProducts(x, stride, n, pool_);
     return false;
   };
-  ForEachBatch([&](int64_t position, int64_t n, float* x) {
-    if (input == LayerInput::kQkv || input == LayerInput::kWo) {
-      transformer_.RunAttention(layer, position, n, x, observe);
-    } else {
-      transformer_.RunFeedForward(layer, n, x, observe);
-    }
-  });
+  if (input == LayerInput::kQkv || input == LayerInput::kWo) {
+    inputs_.RunAttention(layer, work_.next_states(), observe);
+  } else {
+    inputs_.RunFeedForward(layer, work_.next_states(), observe);
+  }
   return moments;
 }
 
@@ -205,14 +184,11 @@ absl::Status LayerQuantizer::QuantizeLayer(absl::FunctionRef<void(double part)> 
   for (int m = 0; m < kMatricesOfLayer; ++m) places[m] = Find(NameOf(l, m));
   Layer layer = model_.layers()[l];
   EncodingError errors[kMatricesOfLayer];
-  std::memcpy(work_.next_states(), work_.states(),
-              tokens_.size() * model_.config().hidden_dim() * sizeof(float));
+  std::copy_n(work_.states(), n_states_, work_.next_states());
   double done = 0;
   for (const Stage& stage : kStages) {
     if (stage.input == LayerInput::kGateUp) {  // the attention block is finished
-      ForEachBatch([&](int64_t position, int64_t n, float* x) {
-        transformer_.RunAttention(layer, position, n, x, GoOn);
-      });
+      inputs_.RunAttention(layer, work_.next_states(), GoOn);
     }
     if (std::any_of(places + stage.begin, places + stage.end, [](const Place* p) { return p; })) {
       std::optional<ErrorFeedback> feedback = MakeErrorFeedback(Collect(layer, stage.input), pool_);
@@ -230,8 +206,7 @@ absl::Status LayerQuantizer::QuantizeLayer(absl::FunctionRef<void(double part)> 
     }
     progress(done += 0.25);
   }
-  ForEachBatch(
-      [&](int64_t, int64_t n, float* x) { transformer_.RunFeedForward(layer, n, x, GoOn); });
+  inputs_.RunFeedForward(layer, work_.next_states(), GoOn);
   if (absl::Status status = model_.CheckUnchanged(); !status.ok()) return status;
   Extent extent;
   for (const pb::TensorEntry& entry : plan_.tensors()) {

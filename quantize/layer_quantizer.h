@@ -18,6 +18,7 @@
 #include "quantize/encode.h"
 #include "quantize/error_feedback.h"
 #include "quantize/hessian.h"
+#include "quantize/layer_inputs.h"
 #include "quantize/work_file.h"
 #include "runtime/model.h"
 #include "runtime/session.h"
@@ -66,21 +67,21 @@ class LayerQuantizer {
         transformer_(session.transformer()),
         pool_(session.pool()),
         plan_(plan),
-        tokens_(tokens),
+        inputs_(session, tokens),
+        n_states_(tokens.size() * session.model().config().hidden_dim()),
         work_(work),
         memory_budget_(memory_budget) {}
   absl::Status CheckBudget();
-  // Calls run(position, n, x) for every batch of tokens: n hidden states x, in place.
-  void ForEachBatch(absl::FunctionRef<void(int64_t position, int64_t n, float* x)> run);
   SymmetricMatrix Collect(const Layer& layer, Transformer::LayerInput input);
   absl::Status QuantizeMatrix(const Place& place, const ErrorFeedback& feedback, Matrix* matrix,
                               EncodingError* error);
 
   const Model& model_;
-  Transformer& transformer_;
+  const Transformer& transformer_;
   ThreadPool& pool_;
   const pb::Manifest& plan_;
-  const absl::Span<const int32_t> tokens_;
+  LayerInputs inputs_;
+  const int64_t n_states_;
   WorkFile& work_;
   const int64_t memory_budget_;
   int64_t first_offset_ = 0;  // in the plan's file, of what work_.encoded() holds

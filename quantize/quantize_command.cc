@@ -1,11 +1,9 @@
 #include "quantize/quantize_command.h"
 
-#include <unistd.h>
-
-#include <algorithm>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,8 +15,11 @@
 #include "format/model_file.h"
 #include "format/process_memory.h"
 #include "format/writer.h"
+#include "quantize/calibrated_encoder.h"
 #include "quantize/calibrated_file.h"
 #include "quantize/calibration_text.h"
+#include "quantize/layer_inputs.h"
+#include "quantize/layer_progress.h"
 #include "quantize/quantize_file.h"
 #include "quantize/scheme.h"
 #include "runtime/session.h"
@@ -27,7 +28,7 @@ namespace quire {
 namespace {
 
 struct Options {
-  std::string source, output, type, text_file;
+  std::string source, output, type, text_file, calibration;
   std::vector<std::string> keep;
   ByteSize memory_budget{int64_t{512} << 20};
   int64_t threads = DefaultThreads();
@@ -82,32 +83,6 @@ void PrintText(const ModelFile& source, const ModelFile& output,
       seconds, LayerBitsPerWeight(output.manifest()), HumanBytes(peak_rss_anon_bytes));
 }
 
-// "quantize: layer 3 of 30, 45 s left" on a terminal.
-class LayerProgress {
- public:
-  explicit LayerProgress(int64_t layers) : layers_(layers) {}
-  ~LayerProgress() {
-    if (terminal_) std::cerr << "\r\x1b[K" << std::flush;
-  }
-  void Update(double part) {
-    if (first_ < 0) first_ = part;
-    if (!terminal_) return;
-    const double seconds = static_cast<double>(MonotonicNanoseconds() - start_) * 1e-9;
-    const int64_t layer = std::min(layers_, static_cast<int64_t>(part * layers_) + 1);
-    std::cerr << absl::StreamFormat("\r\x1b[Kquantize: layer %d of %d", layer, layers_);
-    if (part > first_) {
-      std::cerr << absl::StreamFormat(", %.0f s left", seconds / (part - first_) * (1 - part));
-    }
-    std::cerr << std::flush;
-  }
-
- private:
-  const int64_t layers_;
-  const bool terminal_ = isatty(STDERR_FILENO);
-  const int64_t start_ = MonotonicNanoseconds();
-  double first_ = -1;  // what an earlier run had done
-};
-
 absl::StatusOr<std::vector<QuantizedTensor>> QuantizeCalibrated(const Options& options,
                                                                 const pb::Manifest& plan) {
   std::string text(CalibrationText());
@@ -122,19 +97,29 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeCalibrated(const Options& o
   if (!session.ok()) return session.status();
   const absl::StatusOr<std::vector<int32_t>> tokens = CalibrationTokens(**session, text);
   if (!tokens.ok()) return tokens.status();
-  LayerProgress progress(plan.config().n_layers());
+  LayerProgress progress("quantize", plan.config().n_layers());
   return QuantizeFileCalibrated(**session, plan, *tokens,
                                 {options.output, options.force, options.memory_budget.bytes},
                                 [&](double part) { progress.Update(part); });
 }
 
-absl::StatusOr<std::vector<QuantizedTensor>> QuantizePlainly(const Options& options,
-                                                             const ModelFile& source,
-                                                             const pb::Manifest& plan) {
+absl::StatusOr<std::vector<QuantizedTensor>> QuantizeDirectly(const Options& options,
+                                                              const ModelFile& source,
+                                                              const pb::Manifest& plan) {
+  EncodeNamed encode = EncodePlainly;
+  std::optional<CalibratedEncoder> encoder;
+  if (!options.calibration.empty()) {
+    absl::StatusOr<CalibratedEncoder> opened =
+        CalibratedEncoder::Open(options.calibration, source.config());
+    if (!opened.ok()) return opened.status();
+    encoder = *std::move(opened);
+    encode = [&](auto... args) { return encoder->Encode(args...); };
+  }
   ThreadPool pool(static_cast<int>(options.threads));
   Progress progress("quantize", source.mapping().size());
-  return QuantizeFile(source, plan, options.output, options.force, options.memory_budget.bytes,
-                      pool, [&](int64_t done_bytes) { progress.Update(done_bytes); });
+  return QuantizeFile(
+      source, plan, options.output, options.force, options.memory_budget.bytes, pool,
+      [&](int64_t done_bytes) { progress.Update(done_bytes); }, encode);
 }
 
 absl::Status Quantize(const Options& options) {
@@ -162,7 +147,7 @@ absl::Status Quantize(const Options& options) {
   }
   const absl::StatusOr<std::vector<QuantizedTensor>> tensors =
       options.calibrate ? QuantizeCalibrated(options, *plan)
-                        : QuantizePlainly(options, *source, *plan);
+                        : QuantizeDirectly(options, *source, *plan);
   if (!tensors.ok()) return tensors.status();
   absl::StatusOr<ModelFile> output = ModelFile::Open(options.output);
   if (!output.ok()) return output.status();
@@ -194,6 +179,9 @@ int QuantizeCommand(absl::Span<char* const> args) {
       {"--calibrate", &options.calibrate,
        "run a text through the model and round each weight so that the layers' outputs stay as "
        "close as they can: slower, better; goes on where a killed run of the same command stopped"},
+      {"--calibration", &options.calibration,
+       "a file of quire calibrate: what it says of the inputs decides how weights are rounded; one "
+       "pass over the file"},
       {"-f", &options.text_file, "the text for --calibrate (without: a built-in one)"},
       {"--memory-budget", &options.memory_budget, "most anonymous memory to use"},
       {"--threads", &options.threads, "threads"},
@@ -214,6 +202,10 @@ int QuantizeCommand(absl::Span<char* const> args) {
   }
   if (!options.text_file.empty() && !options.calibrate) {
     std::cerr << "quire quantize: -f is the text for --calibrate\n";
+    return kExitUsage;
+  }
+  if (!options.calibration.empty() && options.calibrate) {
+    std::cerr << "quire quantize: --calibrate and --calibration exclude each other\n";
     return kExitUsage;
   }
   options.source = positional[0];
