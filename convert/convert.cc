@@ -249,7 +249,8 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
 
 absl::StatusOr<std::vector<TensorReport>> Convert(
     const ConvertPlan& plan, const std::string& output, bool overwrite, int64_t memory_budget,
-    ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress) {
+    ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress,
+    const EncodeNamed& encode) {
   absl::StatusOr<std::unique_ptr<FileWriter>> writer =
       FileWriter::Create(output, plan.manifest, plan.tokenizer, overwrite);
   if (!writer.ok()) return writer.status();
@@ -284,8 +285,8 @@ absl::StatusOr<std::vector<TensorReport>> Convert(
                                    ? reinterpret_cast<const int8_t*>(
                                          plan.manifest.codebooks(entry.codebook()).values().data())
                                    : nullptr;
-      absl::StatusOr<EncodingError> encoded = EncodeTensor(
-          geometry, codebook, nullptr,
+      absl::StatusOr<EncodingError> encoded = encode(
+          tensor.tensor.name, geometry, codebook,
           [&](int64_t first, int64_t n, float* out) { return reader.ReadFloats(first, n, out); },
           sink);
       status = encoded.status();

@@ -15,6 +15,7 @@
 #include "convert/tensor_source.h"
 #include "format/manifest.pb.h"
 #include "format/thread_pool.h"
+#include "quantize/encode_tensor.h"
 
 namespace quire {
 
@@ -54,10 +55,12 @@ struct TensorReport {
 };
 
 // Carries the plan out. Peak anonymous memory beyond the plan itself stays under memory_budget
-// bytes. `progress` hears of source bytes done, from this thread. On any error there is no output.
+// bytes. `progress` hears of source bytes done, from this thread. `encode` encodes what is not
+// carried over, called from this thread. On any error there is no output.
 absl::StatusOr<std::vector<TensorReport>> Convert(
     const ConvertPlan& plan, const std::string& output, bool overwrite, int64_t memory_budget,
-    ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress);
+    ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress,
+    const EncodeNamed& encode = EncodePlainly);
 
 }  // namespace quire
 

@@ -14,6 +14,7 @@
 #include "format/model_file.h"
 #include "format/process_memory.h"
 #include "format/writer.h"
+#include "quantize/calibrated_encoder.h"
 
 namespace quire {
 namespace {
@@ -76,6 +77,7 @@ int ConvertCommand(absl::Span<char* const> args) {
                           1,
                           2};
   ConvertOptions options;
+  std::string calibration;
   ByteSize memory_budget{int64_t{512} << 20};
   int64_t threads = DefaultThreads();
   bool force = false, dry_run = false, json = false;
@@ -89,6 +91,8 @@ int ConvertCommand(absl::Span<char* const> args) {
        "config.json or params.json, where it is not beside the checkpoint"},
       {"--tokenizer", &options.tokenizer,
        "tokenizer.json, tokenizer.model, a folder with one, or none"},
+      {"--calibration", &calibration,
+       "a file of quire calibrate: what it says of the inputs decides how weights are rounded"},
       {"--root", &options.root,
        "only tensors under this name, where a checkpoint holds several models"},
       {"--memory-budget", &memory_budget, "most anonymous memory to use, from 8MiB"},
@@ -114,7 +118,7 @@ int ConvertCommand(absl::Span<char* const> args) {
   }
   options.source = positional[0];
   SandboxPaths paths = CheckpointPaths(options.source);
-  for (const std::string& file : {options.config_file, options.tokenizer}) {
+  for (const std::string& file : {options.config_file, options.tokenizer, calibration}) {
     if (!file.empty() && file != "none") AllowReading(file, &paths);
   }
   if (positional.size() > 1) paths.create.push_back(FolderOf(positional[1]));
@@ -135,21 +139,31 @@ int ConvertCommand(absl::Span<char* const> args) {
   }
   std::vector<TensorReport> reports;
   if (!dry_run) {
-    std::vector<std::string> inputs = {options.source, options.config_file, options.tokenizer};
+    std::vector<std::string> inputs = {options.source, options.config_file, options.tokenizer,
+                                       calibration};
     for (const auto& [name, bytes] : plan->source->files())
       inputs.push_back(FolderOf(options.source) + name);
     for (const std::string& input : inputs) {
       absl::Status status = CheckNotSameFile(input, positional[1]);
       if (!status.ok()) return Report(status);
     }
+    EncodeNamed encode = EncodePlainly;
+    std::optional<CalibratedEncoder> encoder;
+    if (!calibration.empty()) {
+      absl::StatusOr<CalibratedEncoder> opened =
+          CalibratedEncoder::Open(calibration, plan->manifest.config());
+      if (!opened.ok()) return Report(opened.status());
+      encoder = *std::move(opened);
+      encode = [&](auto... args) { return encoder->Encode(args...); };
+    }
     ThreadPool pool(static_cast<int>(threads));
     int64_t total = 0;
     for (const TensorPlan& tensor : plan->tensors)
       total += plan->source->tensors()[tensor.tensor.source].bytes();
     Progress progress("convert", total);
-    absl::StatusOr<std::vector<TensorReport>> converted =
-        Convert(*plan, positional[1], force, memory_budget.bytes, pool,
-                [&](int64_t done) { progress.Update(done); });
+    absl::StatusOr<std::vector<TensorReport>> converted = Convert(
+        *plan, positional[1], force, memory_budget.bytes, pool,
+        [&](int64_t done) { progress.Update(done); }, encode);
     if (!converted.ok()) return Report(converted.status());
     reports = *std::move(converted);
   }

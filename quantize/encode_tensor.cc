@@ -212,6 +212,12 @@ absl::StatusOr<EncodingError> EncodeTensorWithFeedback(const Geometry& geometry,
       });
 }
 
+absl::StatusOr<EncodingError> EncodePlainly(absl::string_view, const Geometry& geometry,
+                                            const int8_t* codebook, ReadRows read,
+                                            const TensorSink& sink) {
+  return EncodeTensor(geometry, codebook, nullptr, read, sink);
+}
+
 absl::Status RepackTensor(const Geometry& geometry, ReadBlocks read, const TensorSink& sink) {
   const int64_t block_bytes =
       Info(geometry.encoding).scale_bytes + kGroupColumns * Info(geometry.encoding).code_bits / 8;

@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "format/packed_layout.h"
 #include "format/thread_pool.h"
@@ -50,6 +51,16 @@ absl::StatusOr<EncodingError> EncodeTensorWithFeedback(const Geometry& geometry,
                                                        const int8_t* codebook,
                                                        const ErrorFeedback& feedback, ReadRows read,
                                                        const TensorSink& sink);
+
+// Encodes the tensor of this name, whose rows `read` gives: EncodeTensor, or better for what is
+// known about its inputs.
+using EncodeNamed = std::function<absl::StatusOr<EncodingError>(
+    absl::string_view name, const Geometry& geometry, const int8_t* codebook, ReadRows read,
+    const TensorSink& sink)>;
+// EncodeTensor.
+absl::StatusOr<EncodingError> EncodePlainly(absl::string_view name, const Geometry& geometry,
+                                            const int8_t* codebook, ReadRows read,
+                                            const TensorSink& sink);
 
 // Carries a tensor of GGUF blocks over bit for bit. Preconditions of RepackGgmlUnit (encode.h).
 absl::Status RepackTensor(const Geometry& geometry, ReadBlocks read, const TensorSink& sink);

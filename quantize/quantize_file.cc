@@ -125,12 +125,6 @@ absl::StatusOr<pb::Manifest> PlanQuantization(const ModelFile& source, const Sch
   return plan;
 }
 
-absl::StatusOr<EncodingError> EncodePlainly(absl::string_view, const Geometry& geometry,
-                                            const int8_t* codebook, ReadRows read,
-                                            const TensorSink& sink) {
-  return EncodeTensor(geometry, codebook, nullptr, read, sink);
-}
-
 absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFile(
     const ModelFile& source, const pb::Manifest& plan, const std::string& path, bool overwrite,
     int64_t memory_budget, ThreadPool& pool, absl::FunctionRef<void(int64_t done_bytes)> progress,

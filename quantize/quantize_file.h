@@ -3,7 +3,6 @@
 #define QUIRE_QUANTIZE_QUANTIZE_FILE_H_
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -39,16 +38,6 @@ struct QuantizedTensor {
   double relative_rms_error = 0;
   bool carried = false;  // it already had the encoding
 };
-
-// Encodes the tensor of this name, whose rows `read` gives: EncodeTensor, or better for what is
-// known about its inputs.
-using EncodeNamed = std::function<absl::StatusOr<EncodingError>(
-    absl::string_view name, const Geometry& geometry, const int8_t* codebook, ReadRows read,
-    const TensorSink& sink)>;
-// EncodeTensor.
-absl::StatusOr<EncodingError> EncodePlainly(absl::string_view name, const Geometry& geometry,
-                                            const int8_t* codebook, ReadRows read,
-                                            const TensorSink& sink);
 
 // Carries a plan out: writes `path`, its tensors in the order of the plan. Peak anonymous memory
 // stays under memory_budget bytes beyond what the process has. `progress` hears of source bytes

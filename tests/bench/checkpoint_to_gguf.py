@@ -28,7 +28,7 @@ def interleaved(rows, n_heads):
 
 
 def write_gguf(folder, path):
-    """The model without a tokenizer: prompts are token ids. Matrices stay bf16, bit for bit."""
+    """The model without a tokenizer: prompts are token ids. Matrices stay f16 or bf16, bit for bit."""
     folder = Path(folder)
     config = json.loads((folder / "config.json").read_text())
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
@@ -36,7 +36,8 @@ def write_gguf(folder, path):
     tied = config.get("tie_word_embeddings", False)
     tensors = {gguf_name(name): tensor for shard in shards for name, tensor in shard.items() if not (tied and name == "lm_head.weight")}
 
-    writer = gguf.GGUFWriter(path, "llama")
+    qwen2 = config["model_type"] == "qwen2"
+    writer = gguf.GGUFWriter(path, "qwen2" if qwen2 else "llama")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -48,12 +49,14 @@ def write_gguf(folder, path):
     writer.add_rope_dimension_count(config["hidden_size"] // heads)
     writer.add_vocab_size(config["vocab_size"])
     writer.add_tokenizer_model("no_vocab")
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    half = all(tensor.dtype == torch.float16 for tensor in tensors.values() if tensor.dim() == 2)
+    dtype, code = (torch.float16, gguf.GGMLQuantizationType.F16) if half else (torch.bfloat16, gguf.GGMLQuantizationType.BF16)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if half else gguf.LlamaFileType.MOSTLY_BF16)
     for name, tensor in tensors.items():
         if tensor.dim() == 1:
             writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), 4 * tensor.numel())
         else:
-            writer.add_tensor_info(name, tensor.shape, np.dtype(np.uint16), 2 * tensor.numel(), raw_dtype=gguf.GGMLQuantizationType.BF16)
+            writer.add_tensor_info(name, tensor.shape, np.dtype(np.uint16), 2 * tensor.numel(), raw_dtype=code)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -61,10 +64,10 @@ def write_gguf(folder, path):
         if tensor.dim() == 1:
             values = tensor.float().numpy()
         else:
-            values = tensor.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
-        if ".attn_q." in name:
+            values = tensor.to(dtype).contiguous().view(torch.uint16).numpy()
+        if ".attn_q." in name and not qwen2:
             values = interleaved(values, heads)
-        elif ".attn_k." in name:
+        elif ".attn_k." in name and not qwen2:
             values = interleaved(values, kv_heads)
         writer.write_tensor_data(np.ascontiguousarray(values))
     writer.close()

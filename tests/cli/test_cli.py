@@ -14,7 +14,7 @@ import time
 import pytest
 
 EMBEDDED = pathlib.Path(__file__).parents[1] / "testdata" / "embedded"
-VERBS = ["convert", "quantize", "run", "bench", "perplexity", "inspect", "verify", "footprint"]
+VERBS = ["convert", "quantize", "calibrate", "run", "bench", "perplexity", "inspect", "verify", "footprint"]
 
 
 @pytest.fixture(scope="module")
