@@ -63,7 +63,7 @@ def test_a_damaged_calibration_file_is_refused(quire, source, text, tmp_path):
     calibration = tmp_path / "calibration"
     quire("calibrate", source, "-f", text, "-o", calibration, "--chunks", "1")
     whole = calibration.read_bytes()
-    for damaged in (whole[:-1], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:], b"QUIRE" + whole[5:], b""):
+    for damaged in (whole[:-1], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:], b"\x89QUIRE\r\n" + whole[8:], b""):
         calibration.write_bytes(damaged)
         for verb, file in (("quantize", source), ("convert", EMBEDDED)):
             done = quire.run(verb, file, tmp_path / "out.quire", "--type", "q4", "--calibration", calibration)
