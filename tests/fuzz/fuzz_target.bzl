@@ -1,9 +1,10 @@
 """fuzz_target: a parser's LLVMFuzzerTestOneInput, replayed as a test and run by libFuzzer."""
 
-def fuzz_target(name, deps):
+def fuzz_target(name, deps, mutator = []):
     """NAME.cc defines LLVMFuzzerTestOneInput; corpus/NAME/ holds its seeds and what was found.
 
-    :NAME_replay_test runs it over the corpus. :NAME_fuzz is the fuzzer itself, for clang (run.sh).
+    :NAME_replay_test runs it over the corpus. :NAME_fuzz is the fuzzer itself, for clang (run.sh);
+    with `mutator`, the dependencies of NAME_mutator.cc, it changes inputs by their structure.
     """
     native.cc_library(
         name = name,
@@ -22,7 +23,8 @@ def fuzz_target(name, deps):
     native.cc_binary(
         name = name + "_fuzz",
         testonly = True,
+        srcs = [name + "_mutator.cc"] if mutator else [],
         linkopts = ["-fsanitize=fuzzer"],
         tags = ["manual"],
-        deps = [":" + name],
+        deps = [":" + name] + mutator,
     )
