@@ -1,14 +1,19 @@
 // One binary, `quire VERB`: a table of verbs, nothing else.
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <iostream>
+#include <new>
 
 #include "absl/types/span.h"
 #include "convert/convert_command.h"
 #include "convert/inspect_command.h"
 #include "convert/sandbox.h"
 #include "format/command_line.h"
+#include "format/new_file.h"
 #include "format/verify_command.h"
 #include "format/version.h"
 #include "quantize/calibrate_command.h"
@@ -41,6 +46,40 @@ constexpr struct {
     {"verify", quire::VerifyCommand, "check every byte of a .quire file against its checksums"},
 };
 
+constexpr char kOutOfMemory[] = "quire: out of memory: the system refused an allocation\n";
+
+// Where memory is refused, what would hand back a status would need memory itself.
+[[noreturn]] void EndOutOfMemory() {
+  static std::atomic<bool> ending{false};
+  while (ending.exchange(true)) pause();  // another thread says it
+  quire::RemoveUnfinishedFile();
+  const ssize_t written = write(STDERR_FILENO, kOutOfMemory, sizeof kOutOfMemory - 1);
+  _exit(written < 0 ? quire::kExitFailure : quire::kExitFailure);
+}
+// Before the constructors of static objects, which allocate too.
+__attribute__((constructor(101))) void SetNewHandler() { std::set_new_handler(EndOutOfMemory); }
+
+void EndBySignal(int signal_number) {
+  quire::RemoveUnfinishedFile();
+  raise(signal_number);  // the default action, since the handler is gone
+}
+
+void PrepareProcess() {
+  // A file that is opened must not become standard output: these stand for what is closed, and fail
+  // like it.
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(fd, F_GETFD) < 0) open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+  signal(SIGXFSZ, SIG_IGN);  // a write over the file size limit is an error of that write
+  for (const int end : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action = {};
+    if (sigaction(end, nullptr, &action) != 0 || action.sa_handler == SIG_IGN) continue;
+    action.sa_handler = EndBySignal;
+    action.sa_flags = SA_RESETHAND;
+    sigaction(end, &action, nullptr);
+  }
+}
+
 void PrintUsage(std::ostream& out) {
   out << "quire: 4-bit models that run from the page cache.\n\n"
          "  quire convert checkpoint/ model.quire && quire run model.quire -p \"Once upon a "
@@ -55,7 +94,7 @@ void PrintUsage(std::ostream& out) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  signal(SIGXFSZ, SIG_IGN);  // a write over the file size limit is an error of that write
+  PrepareProcess();
   if (argc < 2) {
     PrintUsage(std::cerr);
     return quire::kExitUsage;

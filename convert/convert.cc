@@ -202,11 +202,18 @@ class RowReader {
 
 }  // namespace
 
+absl::StatusOr<std::optional<Scheme>> ConversionScheme(const ConvertOptions& options) {
+  if (options.type == "source" && options.target_bits == 0) return std::optional<Scheme>();
+  const absl::Status known = FindScheme(options.type).status();
+  if (!known.ok()) return absl::InvalidArgumentError(absl::StrCat(known.message(), ", source"));
+  absl::StatusOr<Scheme> scheme = SchemeFor(options.type, options.target_bits);
+  if (!scheme.ok()) return scheme.status();
+  return std::optional<Scheme>(*std::move(scheme));
+}
+
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
   ConvertPlan plan;
-  const bool keep_types = options.type == "source" && options.target_bits == 0;
-  absl::StatusOr<Scheme> scheme = SchemeFor("q4", 0);
-  if (!keep_types) scheme = SchemeFor(options.type, options.target_bits);
+  const absl::StatusOr<std::optional<Scheme>> scheme = ConversionScheme(options);
   if (!scheme.ok()) return scheme.status();
   absl::StatusOr<std::unique_ptr<TensorSource>> source = OpenCheckpoint(options.source);
   if (!source.ok()) return source.status();
@@ -220,11 +227,11 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
     plan.tokenizer = tokenizer->SerializeAsString();
   }
   absl::StatusOr<std::vector<Encoding>> encodings =
-      EncodingsOf(*model, *plan.source, keep_types ? nullptr : &*scheme);
+      EncodingsOf(*model, *plan.source, scheme->has_value() ? &**scheme : nullptr);
   if (!encodings.ok()) return encodings.status();
   plan.left_out = std::move(model->left_out);
   *plan.manifest.mutable_config() = std::move(model->config);
-  plan.manifest.set_scheme(keep_types ? "source" : scheme->name);
+  plan.manifest.set_scheme(scheme->has_value() ? (*scheme)->name : "source");
   plan.manifest.mutable_source()->set_converter(absl::StrCat("quire ", kVersion));
   for (const auto& [name, bytes] : plan.source->files()) {
     pb::SourceFile* file = plan.manifest.mutable_source()->add_files();

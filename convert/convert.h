@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "format/manifest.pb.h"
 #include "format/thread_pool.h"
 #include "quantize/encode_tensor.h"
+#include "quantize/scheme.h"
 
 namespace quire {
 
@@ -47,6 +49,9 @@ struct ConvertPlan {
   int64_t source_bytes = 0;                                   // of all its files
   int64_t file_bytes = 0;
 };
+// What type and target_bits ask for; nullopt: "source". InvalidArgument where there is no such
+// scheme.
+absl::StatusOr<std::optional<Scheme>> ConversionScheme(const ConvertOptions& options);
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options);
 
 struct TensorReport {

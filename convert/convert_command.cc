@@ -19,9 +19,6 @@
 namespace quire {
 namespace {
 
-// Below it the program itself and the stacks of its threads would not fit.
-constexpr int64_t kMinMemoryBudget = 8 << 20;
-
 const char* TypeName(const pb::TensorEntry& entry) {
   return Info(static_cast<Encoding>(entry.encoding())).name;
 }
@@ -95,8 +92,9 @@ int ConvertCommand(absl::Span<char* const> args) {
        "a file of quire calibrate: what it says of the inputs decides how weights are rounded"},
       {"--root", &options.root,
        "only tensors under this name, where a checkpoint holds several models"},
-      {"--memory-budget", &memory_budget, "most anonymous memory to use, from 8MiB"},
-      {"--threads", &threads, "threads"},
+      {"--memory-budget", &memory_budget, "most anonymous memory to use, from 8MiB",
+       kMemoryBudgetRange},
+      {"--threads", &threads, "threads", kThreadsRange},
       {"--force", &force, "replace DST.quire if it exists, once the new file is whole"},
       {"--dry-run", &dry_run, "print the plan and write nothing (DST.quire may be left out)"},
       {"--json", &json, "print the result as one JSON object"},
@@ -104,18 +102,9 @@ int ConvertCommand(absl::Span<char* const> args) {
   std::vector<std::string> positional;
   int exit_code;
   if (!ParseCommandLine(kVerb, flags, args, &positional, &exit_code)) return exit_code;
-  if (positional.size() < 2 && !dry_run) {
-    std::cerr << "quire convert: wants SRC and DST.quire (see quire convert --help)\n";
-    return kExitUsage;
-  }
-  if (threads < 1 || threads > 1024) {
-    std::cerr << "quire convert: --threads wants 1 to 1024\n";
-    return kExitUsage;
-  }
-  if (memory_budget.bytes < kMinMemoryBudget) {
-    std::cerr << "quire convert: --memory-budget wants 8MiB or more\n";
-    return kExitUsage;
-  }
+  if (positional.size() < 2 && !dry_run) return UsageError(kVerb, "wants SRC and DST.quire");
+  if (absl::Status known = ConversionScheme(options).status(); !known.ok())
+    return UsageError(kVerb, known.message());
   options.source = positional[0];
   SandboxPaths paths = CheckpointPaths(options.source);
   for (const std::string& file : {options.config_file, options.tokenizer, calibration}) {

@@ -74,10 +74,8 @@ class InflaterCache::Inflater {
   absl::StatusOr<int64_t> Step(const File& file, absl::Span<uint8_t> out,
                                const std::string& place) {
     if (ended_) return 0;
-    if (stream_.avail_in == 0) {
+    if (stream_.avail_in == 0 && consumed_ < range_.stored_bytes) {
       const int64_t n = std::min<int64_t>(kInputBytes, range_.stored_bytes - consumed_);
-      if (n == 0)
-        return absl::DataLossError(absl::StrCat(place, ": the deflate stream is cut short"));
       if (auto s = file.ReadAt(range_.offset + consumed_, absl::MakeSpan(input_.data(), n));
           !s.ok()) {
         return s;
@@ -101,6 +99,9 @@ class InflaterCache::Inflater {
           place, ": malformed deflate data: ", stream_.msg != nullptr ? stream_.msg : "error"));
     }
     const int64_t produced = static_cast<int64_t>(out.size()) - stream_.avail_out;
+    // Without input there may still be output: the rest of a match that did not fit before.
+    if (produced == 0 && !ended_ && stream_.avail_in == 0 && consumed_ == range_.stored_bytes)
+      return absl::DataLossError(absl::StrCat(place, ": the deflate stream is cut short"));
     position_ += produced;
     return produced;
   }

@@ -1,7 +1,5 @@
 #include "convert/inspect_checkpoint.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
@@ -16,6 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "format/command_line.h"
+#include "format/xxh3.h"
 
 namespace quire {
 namespace {
@@ -103,16 +102,14 @@ absl::StatusOr<uint64_t> ChecksumTensor(const TensorSource& source, int index) {
   const int64_t elements = tensor.elements();
   const int64_t step = kBufferBytes / info.block_bytes * info.block_elements;
   std::vector<uint8_t> buffer(std::min(tensor.bytes(), kBufferBytes));
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
-                                                                              XXH3_freeState);
-  XXH3_64bits_reset(state.get());
+  Xxh3 sum;
   for (int64_t begin = 0; begin < elements; begin += step) {
     const int64_t count = std::min(step, elements - begin);
     const auto out = absl::MakeSpan(buffer.data(), count / info.block_elements * info.block_bytes);
     if (auto s = source.Read(index, begin, count, out); !s.ok()) return s;
-    XXH3_64bits_update(state.get(), out.data(), out.size());
+    sum.Update(out.data(), out.size());
   }
-  return XXH3_64bits_digest(state.get());
+  return sum.Digest();
 }
 
 int InspectCheckpoint(const std::string& path, bool tensors, bool checksums, bool json) {

@@ -97,7 +97,10 @@ int LandlockAbi() {
 }
 
 void Allow(int ruleset, const std::string& path, uint64_t access) {
-  const int fd = open(path.c_str(), O_PATH | O_CLOEXEC);
+  int fd;
+  do {
+    fd = open(path.c_str(), O_PATH | O_CLOEXEC);
+  } while (fd < 0 && errno == EINTR);
   if (fd < 0) return;
   struct stat info;
   if (fstat(fd, &info) == 0) {

@@ -195,7 +195,7 @@ class Lister {
   // tensors with such a name are refused, settings left out.
   absl::Status Below(const std::string& key, Ref r) {
     const size_t size = name_.size();
-    const bool fits = size + 1 + key.size() <= kMaxTensorNameBytes;
+    const bool fits = size + (named_ ? 1 : 0) + key.size() <= kMaxTensorNameBytes;
     if (fits) {
       if (named_) name_ += '.';
       name_ += key;

@@ -252,7 +252,8 @@ absl::StatusOr<CentralFields> ParseCentral(const std::string& path, absl::Span<c
   if (method == kStored && bytes != stored_bytes) {
     return Invalid(place, absl::StrCat("stored, yet ", stored_bytes, " bytes stand for ", bytes));
   }
-  if (bytes / kMaxDeflateRatio > stored_bytes) {
+  if (bytes / kMaxDeflateRatio > stored_bytes ||
+      (bytes / kMaxDeflateRatio == stored_bytes && bytes % kMaxDeflateRatio != 0)) {
     return absl::ResourceExhaustedError(absl::StrCat(place, ": would inflate ", stored_bytes,
                                                      " bytes to ", bytes, ", more than deflate's ",
                                                      kMaxDeflateRatio, " to 1"));

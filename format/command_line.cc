@@ -16,14 +16,14 @@ namespace quire {
 
 Flag::Flag(const char* n, bool* t, const char* h)
     : name(n), help(h), kind(Kind::kBool), target(t) {}
-Flag::Flag(const char* n, int64_t* t, const char* h)
-    : name(n), help(h), kind(Kind::kInt), target(t) {}
+Flag::Flag(const char* n, int64_t* t, const char* h, Range r)
+    : name(n), help(h), kind(Kind::kInt), target(t), range(r) {}
 Flag::Flag(const char* n, double* t, const char* h)
     : name(n), help(h), kind(Kind::kDouble), target(t) {}
 Flag::Flag(const char* n, std::string* t, const char* h)
     : name(n), help(h), kind(Kind::kString), target(t) {}
-Flag::Flag(const char* n, ByteSize* t, const char* h)
-    : name(n), help(h), kind(Kind::kBytes), target(t) {}
+Flag::Flag(const char* n, ByteSize* t, const char* h, Range r)
+    : name(n), help(h), kind(Kind::kBytes), target(t), range(r) {}
 Flag::Flag(const char* n, std::vector<std::string>* t, const char* h)
     : name(n), help(h), kind(Kind::kStrings), target(t) {}
 
@@ -89,12 +89,23 @@ void PrintHelp(const Verb& verb, absl::Span<const Flag> flags) {
   std::cout << "quire " << verb.name << ": " << verb.sentence << "\n\n  " << verb.example
             << "\n\nusage: quire " << verb.name << " " << verb.arguments << " [flags]\n";
   for (const Flag& flag : flags) {
+    if (flag.help == nullptr) continue;
     const std::string value = DefaultValue(flag);
     const std::string shown =
         value.empty() || value == "0" ? "" : absl::StrCat(" (default ", value, ")");
     std::cout << absl::StreamFormat("  %-24s %s%s\n", absl::StrCat(flag.name, ValueName(flag.kind)),
                                     flag.help, shown);
   }
+}
+
+// "0 or more", "1 to 1024".
+std::string RangeText(const Flag& flag) {
+  const auto shown = [&](int64_t n) {
+    const bool whole = flag.kind == Flag::Kind::kBytes && n != 0 && n % 1048576 == 0;
+    return whole ? absl::StrCat(n / 1048576, "MiB") : absl::StrCat(n);
+  };
+  if (flag.range.max == Range().max) return absl::StrCat(shown(flag.range.min), " or more");
+  return absl::StrCat(shown(flag.range.min), " to ", shown(flag.range.max));
 }
 
 // The error, or "" where `text` was stored.
@@ -124,7 +135,14 @@ std::string SetFlag(const Flag& flag, const std::string& text) {
       static_cast<std::vector<std::string>*>(flag.target)->push_back(text);
       break;
   }
-  return ok ? "" : absl::StrCat(flag.name, ": \"", text, "\" is not ", wanted);
+  if (!ok) return absl::StrCat(flag.name, ": \"", text, "\" is not ", wanted);
+  if (flag.kind == Flag::Kind::kInt || flag.kind == Flag::Kind::kBytes) {
+    const int64_t n = flag.kind == Flag::Kind::kInt ? *static_cast<int64_t*>(flag.target)
+                                                    : static_cast<ByteSize*>(flag.target)->bytes;
+    if (n < flag.range.min || n > flag.range.max)
+      return absl::StrCat(flag.name, " is ", text, ", wanted ", RangeText(flag));
+  }
+  return "";
 }
 
 }  // namespace
@@ -132,9 +150,7 @@ std::string SetFlag(const Flag& flag, const std::string& text) {
 bool ParseCommandLine(const Verb& verb, absl::Span<const Flag> flags, absl::Span<char* const> args,
                       std::vector<std::string>* positional, int* exit_code) {
   const auto usage_error = [&](const std::string& message) {
-    std::cerr << "quire " << verb.name << ": " << message << " (see quire " << verb.name
-              << " --help)\n";
-    *exit_code = kExitUsage;
+    *exit_code = UsageError(verb, message);
     return false;
   };
   bool only_positional = false;
@@ -181,12 +197,24 @@ bool ParseCommandLine(const Verb& verb, absl::Span<const Flag> flags, absl::Span
   return true;
 }
 
+namespace {
+
+// One line, whatever a file's names contain.
+std::string OneLine(absl::string_view text) {
+  return absl::StrReplaceAll(text, {{"\n", " "}, {"\r", " "}, {"\x1b", "?"}});
+}
+
+}  // namespace
+
+int UsageError(const Verb& verb, absl::string_view message) {
+  std::cerr << "quire " << verb.name << ": " << OneLine(message) << " (see quire " << verb.name
+            << " --help)\n";
+  return kExitUsage;
+}
+
 int Report(const absl::Status& status) {
   if (status.ok()) return kExitOk;
-  // One line, whatever a file's names contain.
-  std::cerr << "quire: "
-            << absl::StrReplaceAll(status.message(), {{"\n", " "}, {"\r", " "}, {"\x1b", "?"}})
-            << "\n";
+  std::cerr << "quire: " << OneLine(status.message()) << "\n";
   return kExitFailure;
 }
 

@@ -4,6 +4,7 @@
 #define QUIRE_FORMAT_COMMAND_LINE_H_
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -20,19 +21,29 @@ struct ByteSize {
   int64_t bytes = 0;
 };
 
+// What a number may be, both ends included. Another is a usage error.
+struct Range {
+  int64_t min = std::numeric_limits<int64_t>::min(), max = std::numeric_limits<int64_t>::max();
+};
+inline constexpr Range kThreadsRange = {1, 1024};
+// Below 8 MiB the program itself and the stacks of its threads would not fit.
+inline constexpr Range kMemoryBudgetRange = {8 << 20, std::numeric_limits<int64_t>::max()};
+
 // One flag. `-n 5`, `--ctx 512`, `--ctx=512`, `--json`. The target's type decides how the value is
-// parsed; its value before parsing is the default. Targets must outlive Parse.
+// parsed; its value before parsing is the default, which need not be in the range. Targets must
+// outlive Parse. Help null: not listed.
 struct Flag {
   Flag(const char* name, bool* target, const char* help);  // given or not; takes no value
-  Flag(const char* name, int64_t* target, const char* help);
+  Flag(const char* name, int64_t* target, const char* help, Range range = {});
   Flag(const char* name, double* target, const char* help);
   Flag(const char* name, std::string* target, const char* help);
-  Flag(const char* name, ByteSize* target, const char* help);
+  Flag(const char* name, ByteSize* target, const char* help, Range range = {});
   Flag(const char* name, std::vector<std::string>* target, const char* help);  // may be repeated
   const char* name;  // with its dashes: "--ctx", "-p"
   const char* help;
   enum class Kind { kBool, kInt, kDouble, kString, kBytes, kStrings } kind;
   void* target;
+  Range range;
 };
 
 struct Verb {
@@ -48,6 +59,10 @@ struct Verb {
 // or the usage error on stderr (2).
 bool ParseCommandLine(const Verb& verb, absl::Span<const Flag> flags, absl::Span<char* const> args,
                       std::vector<std::string>* positional, int* exit_code);
+
+// Prints "quire VERB: MESSAGE (see quire VERB --help)" on stderr and returns kExitUsage: for what
+// was asked for wrongly, whatever the files hold.
+int UsageError(const Verb& verb, absl::string_view message);
 
 // Prints "quire: MESSAGE" as one line on stderr and returns kExitFailure (kExitOk for an OK
 // status).

@@ -130,4 +130,31 @@ absl::StatusOr<std::string> ReadWholeFile(const std::string& path, int64_t limit
   return text;
 }
 
+absl::StatusOr<std::string> ReadStream(const std::string& path, int64_t limit) {
+  int fd;
+  do {
+    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0) return ErrnoStatus(errno, absl::StrCat(path, ": cannot open"));
+  absl::StatusOr<std::string> text = ReadStream(fd, path, limit);
+  close(fd);
+  return text;
+}
+
+absl::StatusOr<std::string> ReadStream(int fd, const std::string& name, int64_t limit) {
+  std::string text;
+  char buffer[16384];
+  while (true) {
+    const ssize_t n = read(fd, buffer, sizeof buffer);
+    if (n == 0) return text;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, absl::StrCat(name, ": cannot read"));
+    text.append(buffer, static_cast<size_t>(n));
+    if (static_cast<int64_t>(text.size()) > limit) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat(name, ": more than ", limit, " bytes, which is the limit"));
+    }
+  }
+}
+
 }  // namespace quire

@@ -41,6 +41,11 @@ class File {
 // The whole of a file of at most `limit` bytes. ResourceExhausted beyond.
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path, int64_t limit);
 
+// What can be read from a pipe, a device or a file whose size nobody knows beforehand, to its end;
+// waits for it. Errors as above; `name` is for messages.
+absl::StatusOr<std::string> ReadStream(const std::string& path, int64_t limit);
+absl::StatusOr<std::string> ReadStream(int fd, const std::string& name, int64_t limit);
+
 bool IsFolder(const std::string& path);
 // `path` itself where it is a folder, else the folder it is in; with a final slash.
 std::string FolderOf(const std::string& path);

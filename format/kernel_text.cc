@@ -1,9 +1,5 @@
 #include "format/kernel_text.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <limits>
 
 #include "absl/strings/ascii.h"
@@ -33,23 +29,8 @@ void ParseKernelFields(absl::string_view text, absl::Span<const KernelField> fie
 }
 
 absl::StatusOr<std::string> ReadKernelText(const std::string& path) {
-  constexpr size_t kMaxBytes = 64 << 20;
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return ErrnoStatus(errno, absl::StrCat("opening ", path));
-  std::string text;
-  char buffer[16384];
-  ssize_t n;
-  while ((n = read(fd, buffer, sizeof buffer)) > 0 || (n < 0 && errno == EINTR)) {
-    if (n > 0) text.append(buffer, n);
-    if (text.size() > kMaxBytes) {
-      close(fd);
-      return absl::ResourceExhaustedError(absl::StrCat(path, ": more than ", kMaxBytes, " bytes"));
-    }
-  }
-  const int error = errno;
-  close(fd);
-  if (n < 0) return ErrnoStatus(error, absl::StrCat("reading ", path));
-  return text;
+  constexpr int64_t kMaxBytes = 64 << 20;
+  return ReadStream(path, kMaxBytes);
 }
 
 }  // namespace quire

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 #include <atomic>
@@ -17,6 +18,7 @@
 #include "format/header.h"
 #include "format/manifest_check.h"
 #include "format/thread_pool.h"
+#include "format/xxh3.h"
 
 namespace quire {
 namespace {
@@ -142,6 +144,10 @@ absl::StatusOr<MappedFile> MappedFile::Map(const std::string& path) {
   if (!file.ok()) return file.status();
   if (file->size() == 0) return absl::DataLossError(absl::StrCat(path, ": the file is empty"));
   void* data = mmap(nullptr, file->size(), PROT_READ, MAP_SHARED, file->fd(), 0);
+  if (data == MAP_FAILED && errno == ENODEV) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": its file system has no mapped files; copy it to one that has"));
+  }
   if (data == MAP_FAILED)
     return ErrnoStatus(errno, absl::StrCat(path, ": cannot map ", file->size(), " bytes"));
   // Where the file system can: page cache in huge pages, read in as such and mapped by one entry
@@ -161,6 +167,14 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), file_.size());
+}
+
+absl::Status MappedFile::CheckUnchanged() const {
+  struct stat now;
+  if (fstat(file_.fd(), &now) != 0 || now.st_size == size()) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(file_.path(), ": was ", size(),
+                                          " bytes long when it was opened and is ", now.st_size,
+                                          " now: the output cannot be trusted"));
 }
 
 absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
@@ -278,8 +292,7 @@ absl::Status ModelFile::Verify(absl::FunctionRef<void(int64_t done_bytes)> progr
     const TensorView& tensor = tensors_[i];
     const int64_t unit_bytes = tensor.geometry.unit_bytes();
     const int64_t step = std::max<int64_t>(1, kChunk / unit_bytes);
-    XXH3_state_t* state = XXH3_createState();
-    XXH3_64bits_reset(state);
+    Xxh3 sum;
     absl::Status& status = results[i];
     for (int64_t unit = 0; status.ok() && unit < tensor.geometry.units(); unit += step) {
       const int64_t n = std::min(step, tensor.geometry.units() - unit);
@@ -287,7 +300,7 @@ absl::Status ModelFile::Verify(absl::FunctionRef<void(int64_t done_bytes)> progr
       const absl::Span<uint8_t> bytes(buffers[thread].data(), n * unit_bytes);
       status = file.ReadAt(tensor.offset + unit * unit_bytes, bytes);
       if (!status.ok()) break;
-      XXH3_64bits_update(state, bytes.data(), bytes.size());
+      sum.Update(bytes.data(), bytes.size());
       for (int64_t u = 0; u < n && status.ok(); ++u) {
         if (!ScalesAreFinite(tensor.geometry, bytes.data() + u * unit_bytes)) {
           status = absl::InvalidArgumentError(
@@ -298,8 +311,7 @@ absl::Status ModelFile::Verify(absl::FunctionRef<void(int64_t done_bytes)> progr
       const int64_t total_done = done.fetch_add(n * unit_bytes) + n * unit_bytes;
       if (thread == 0) progress(total_done);
     }
-    const uint64_t found = XXH3_64bits_digest(state);
-    XXH3_freeState(state);
+    const uint64_t found = sum.Digest();
     // A wrong checksum is the cause of what else is wrong.
     if ((status.ok() || absl::IsInvalidArgument(status)) && found != tensor.xxh3) {
       status = absl::DataLossError(absl::StrFormat(

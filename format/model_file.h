@@ -33,6 +33,10 @@ class MappedFile {
   int64_t size() const { return file_.size(); }
   const File& file() const { return file_; }
 
+  // DataLoss where the file is no longer as long as it was when it was opened: what was read in
+  // between may be zeros in the place of weights.
+  absl::Status CheckUnchanged() const;
+
  private:
   MappedFile(File file, const uint8_t* data) : file_(std::move(file)), data_(data) {}
   File file_;

@@ -1,16 +1,40 @@
 #include "format/new_file.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "format/file.h"
 
 namespace quire {
+namespace {
+
+constexpr char kTemporary[] = ".new";
+
+// What RemoveUnfinishedFile removes; empty: nothing. A longer name than a path may have is no file.
+char unfinished[4096];
+std::atomic<bool> is_unfinished{false};
+
+}  // namespace
+
+void RemoveUnfinishedFile() {
+  if (is_unfinished.exchange(false)) unlink(unfinished);
+}
+
+void NewFile::SetTemporary(std::string name) {
+  is_unfinished = false;
+  temporary_ = std::move(name);
+  if (temporary_.empty() || temporary_.size() >= sizeof unfinished) return;
+  std::memcpy(unfinished, temporary_.c_str(), temporary_.size() + 1);
+  is_unfinished = true;
+}
 
 absl::StatusOr<std::unique_ptr<NewFile>> NewFile::Create(const std::string& path, bool overwrite) {
   struct stat existing;
@@ -30,7 +54,9 @@ absl::StatusOr<std::unique_ptr<NewFile>> NewFile::Create(const std::string& path
 
 NewFile::~NewFile() {
   if (fd_ >= 0) close(fd_);
-  if (!temporary_.empty()) unlink(temporary_.c_str());
+  if (temporary_.empty()) return;
+  unlink(temporary_.c_str());
+  SetTemporary("");
 }
 
 absl::Status NewFile::Error(const char* what) const {
@@ -40,20 +66,37 @@ absl::Status NewFile::Error(const char* what) const {
 // An unnamed file, or a named one where the file system has no such thing.
 absl::Status NewFile::Open() {
   const std::string folder = FolderOf(path_);
-  fd_ = open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+  do {
+    fd_ = open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+  } while (fd_ < 0 && errno == EINTR);
   if (fd_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
-    temporary_ = absl::StrCat(path_, ".XXXXXX");
-    fd_ = mkostemp(temporary_.data(), O_CLOEXEC);
-    if (fd_ < 0) {
-      temporary_.clear();
-    } else {
-      const mode_t mask = umask(0);
-      umask(mask);
-      fchmod(fd_, 0666 & ~mask);
-    }
+    return OpenNamed();
   }
   return fd_ < 0 ? ErrnoStatus(errno, absl::StrCat(path_, ": cannot create a file in ", folder))
                  : absl::OkStatus();
+}
+
+// One name for every attempt, so that what killed processes leave does not add up; locked, so that
+// two processes do not write one file.
+absl::Status NewFile::OpenNamed() {
+  const std::string name = absl::StrCat(path_, kTemporary);
+  while (true) {
+    fd_ = open(name.c_str(), O_CREAT | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0666);
+    if (fd_ < 0 && errno == EINTR) continue;
+    if (fd_ < 0) return Error("cannot create a file beside it");
+    if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(name, ": another process is writing it; wait for its end"));
+    }
+    struct stat opened, named;
+    if (fstat(fd_, &opened) == 0 && stat(name.c_str(), &named) == 0 &&
+        opened.st_ino == named.st_ino) {
+      break;
+    }
+    close(fd_);  // its writer has named or removed it meanwhile
+  }
+  SetTemporary(name);
+  return ftruncate(fd_, 0) == 0 ? absl::OkStatus() : Error("cannot empty what was left beside it");
 }
 
 absl::Status NewFile::Reserve(int64_t bytes) {
@@ -84,7 +127,11 @@ absl::Status NewFile::WriteAt(int64_t offset, const void* data, int64_t bytes) {
 }
 
 absl::Status NewFile::Sync() {
-  return fsync(fd_) == 0 ? absl::OkStatus() : Error("syncing failed");
+  int result;
+  do {
+    result = fsync(fd_);
+  } while (result != 0 && errno == EINTR);
+  return result == 0 ? absl::OkStatus() : Error("syncing failed");
 }
 
 absl::Status NewFile::Link() {
@@ -96,7 +143,7 @@ absl::Status NewFile::Link() {
     if (result != 0 && errno != EEXIST && !temporary_.empty()) {
       // File systems without links (FAT) have this.
       result = renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
-      if (result == 0) temporary_.clear();
+      if (result == 0) SetTemporary("");
     }
     if (result == 0) return absl::OkStatus();
     if (errno == EEXIST) {
@@ -106,15 +153,27 @@ absl::Status NewFile::Link() {
   }
   if (temporary_.empty()) {
     // A link cannot replace a file, a rename can: give the file a name of its own first.
-    const std::string name = absl::StrCat(path_, ".", getpid(), ".new");
-    unlink(name.c_str());
-    if (linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
-      return Error("cannot give the file its name");
+    // One name for all processes, as above: another's whole file may be met under it, or be given
+    // the final name by us.
+    const std::string name = absl::StrCat(path_, kTemporary);
+    constexpr int kAttempts = 100;
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+      if (linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+        if (errno != EEXIST || (unlink(name.c_str()) != 0 && errno != ENOENT))
+          return Error("cannot give the file its name");
+        continue;
+      }
+      SetTemporary(name);
+      if (rename(name.c_str(), path_.c_str()) != 0 && errno != ENOENT)
+        return Error("cannot rename over it");
+      struct stat mine, named;
+      if (fstat(fd_, &mine) == 0 && stat(path_.c_str(), &named) == 0 && mine.st_ino == named.st_ino)
+        break;
     }
-    temporary_ = name;
+  } else if (rename(temporary_.c_str(), path_.c_str()) != 0) {
+    return Error("cannot rename over it");
   }
-  if (rename(temporary_.c_str(), path_.c_str()) != 0) return Error("cannot rename over it");
-  temporary_.clear();
+  SetTemporary("");
   return absl::OkStatus();
 }
 

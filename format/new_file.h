@@ -12,7 +12,8 @@
 namespace quire {
 
 // Destroyed before GiveName succeeded, it leaves nothing behind; nor does a killed process, where
-// the file system has unnamed temporary files (O_TMPFILE). WriteAt is thread-safe.
+// the file system has unnamed temporary files (O_TMPFILE). Elsewhere, and for the moment in which a
+// file is replaced, it has a temporary name. WriteAt is thread-safe.
 class NewFile {
  public:
   // In the folder of `path`. AlreadyExists where `path` exists and not `overwrite`; InvalidArgument
@@ -40,14 +41,20 @@ class NewFile {
  private:
   NewFile(const std::string& path, bool overwrite) : path_(path), overwrite_(overwrite) {}
   absl::Status Open();
+  absl::Status OpenNamed();
   absl::Status Link();
   absl::Status Error(const char* what) const;
+  void SetTemporary(std::string name);
 
   const std::string path_;
   const bool overwrite_;
   std::string temporary_;  // the name the file has meanwhile; empty: none
   int fd_ = -1;
 };
+
+// Removes the temporary name of the latest NewFile that has one and has neither been destroyed nor
+// named. Async-signal-safe: for what ends the process without destructors.
+void RemoveUnfinishedFile();
 
 }  // namespace quire
 

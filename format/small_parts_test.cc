@@ -171,13 +171,18 @@ TEST(CommandLine, UsageErrorsExitWith2) {
   int64_t n = 0;
   bool json = false;
   ByteSize size;
-  const std::vector<Flag> flags = {{"-n", &n, ""}, {"--json", &json, ""}, {"--size", &size, ""}};
+  const std::vector<Flag> flags = {
+      {"-n", &n, "", {1, 10}}, {"--json", &json, ""}, {"--size", &size, "", kMemoryBudgetRange}};
   for (const std::vector<std::string>& words :
        std::vector<std::vector<std::string>>{{},
                                              {"a", "b"},
                                              {"a", "--what"},
                                              {"a", "-n"},
                                              {"a", "-n", "x"},
+                                             {"a", "-n", "0"},
+                                             {"a", "-n", "11"},
+                                             {"a", "-n", "99999999999999999999"},
+                                             {"a", "--size", "8388607"},
                                              {"a", "--json=1"},
                                              {"a", "--size", "12XB"},
                                              {"a", "--size", "-1"}}) {
@@ -188,6 +193,7 @@ TEST(CommandLine, UsageErrorsExitWith2) {
   }
   std::vector<std::string> positional;
   int code = -1;
+  EXPECT_TRUE(Parse({"a", "-n", "10", "--size", "8MiB"}, flags, &positional, &code));
   EXPECT_FALSE(Parse({"--help"}, flags, &positional, &code));
   EXPECT_EQ(code, kExitOk);
 }

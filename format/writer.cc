@@ -1,7 +1,6 @@
 #include "format/writer.h"
 
 #include <fcntl.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cstring>
@@ -13,6 +12,7 @@
 #include "format/manifest_check.h"
 #include "format/model_file.h"
 #include "format/new_file.h"
+#include "format/xxh3.h"
 
 namespace quire {
 namespace {
@@ -64,9 +64,7 @@ struct FileWriter::Impl {
   std::vector<uint8_t> piece = std::vector<uint8_t>(kPieceBytes);
   int64_t position = 0;  // in the file, of the next byte that goes to `piece`
   int64_t written_back = 0;
-  XXH3_state_t* state = XXH3_createState();
-
-  ~Impl() { XXH3_freeState(state); }
+  Xxh3 sum;
 
   // The next bytes of the file (null: zeros), written when a piece is full.
   absl::Status Put(const uint8_t* data, int64_t bytes) {
@@ -122,7 +120,6 @@ absl::StatusOr<std::unique_ptr<FileWriter>> FileWriter::Create(const std::string
   impl->tokenizer = std::move(tokenizer);
   absl::Status status = impl->file->Reserve(impl->file_bytes);
   if (!status.ok()) return status;
-  XXH3_64bits_reset(impl->state);
   if (impl->manifest.tensors_size() > 0) {
     // Header and manifest are written last.
     impl->position =
@@ -140,15 +137,15 @@ absl::Status FileWriter::Append(absl::Span<const uint8_t> bytes) {
     pb::TensorEntry& entry = *w.manifest.mutable_tensors(w.tensor);
     const int64_t n =
         std::min<int64_t>(bytes.size(), static_cast<int64_t>(entry.bytes()) - w.appended);
-    XXH3_64bits_update(w.state, bytes.data(), n);
+    w.sum.Update(bytes.data(), n);
     const int64_t offset = static_cast<int64_t>(entry.offset()) + w.appended;
     absl::Status status = w.PutAt(offset, bytes.data(), n);
     if (!status.ok()) return status;
     bytes.remove_prefix(n);
     w.appended += n;
     if (w.appended == static_cast<int64_t>(entry.bytes())) {
-      entry.set_xxh3(XXH3_64bits_digest(w.state));
-      XXH3_64bits_reset(w.state);
+      entry.set_xxh3(w.sum.Digest());
+      w.sum.Reset();
       w.appended = 0;
       ++w.tensor;
     }

@@ -65,16 +65,16 @@ void Transpose(const Geometry& geometry, const float* rows, int64_t n_rows, floa
 }
 
 void EncodePanel(const Geometry& geometry, const int8_t* codebook, const float* column_weights,
-                 const float* rows, int64_t n_rows, uint8_t* out, EncodingError* error) {
-  // Reused from panel to panel: [padded_cols][16] and [groups][16].
-  static thread_local std::vector<float> columns, scratch;
+                 const float* rows, int64_t n_rows, uint8_t* out, EncodingError* error,
+                 EncodeScratch* scratch) {
+  std::vector<float>& columns = scratch->columns;
   columns.resize(geometry.padded_cols() * kPanelRows);
-  scratch.resize(geometry.groups() * kPanelRows);
+  scratch->groups.resize(geometry.groups() * kPanelRows);
   Transpose(geometry, rows, n_rows, columns.data());
   double squared_error[kPanelRows] = {}, squared_norm[kPanelRows] = {};
   const int index = static_cast<int>(geometry.encoding) - 1;
   ChooseEncodeKernels().encode[index]({columns.data(), geometry.cols, geometry.groups(), codebook,
-                                       column_weights, scratch.data(), out, squared_error,
+                                       column_weights, scratch->groups.data(), out, squared_error,
                                        squared_norm});
   for (int r = 0; r < kPanelRows; ++r) {
     error->squared_error += squared_error[r];
@@ -96,10 +96,11 @@ const int8_t* CodebookFor(Encoding encoding) {
 }
 
 void EncodeUnit(const Geometry& geometry, const int8_t* codebook, const float* column_weights,
-                const float* rows, int64_t n_rows, uint8_t* out, EncodingError* error) {
+                const float* rows, int64_t n_rows, uint8_t* out, EncodingError* error,
+                EncodeScratch* scratch) {
   std::memset(out, 0, geometry.unit_bytes());
   if (geometry.layout == Layout::kPanels) {
-    EncodePanel(geometry, codebook, column_weights, rows, n_rows, out, error);
+    EncodePanel(geometry, codebook, column_weights, rows, n_rows, out, error, scratch);
   } else {
     EncodeRow(geometry, {rows, 1, codebook, column_weights}, 0, out, &error->squared_error,
               &error->squared_norm);

@@ -4,6 +4,7 @@
 #define QUIRE_QUANTIZE_ENCODE_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "format/packed_layout.h"
@@ -19,14 +20,26 @@ struct EncodingError {
 // that code order is value order. Null where it is 0.
 const int8_t* CodebookFor(Encoding encoding);
 
+// Reused from unit to unit: [padded_cols][16] and [groups][16].
+struct EncodeScratch {
+  std::vector<float> columns, groups;
+};
+
 // Encodes one unit (a panel: up to 16 rows; a ROWS row: 1) of a tensor: rows [n_rows x
 // geometry.cols] row-major, finite floats. Missing rows and columns become zeros. `out` receives
 // geometry.unit_bytes(). `codebook` as in the manifest; null where the encoding has none.
 // Deterministic: the result depends on the arguments alone, on every CPU. `column_weights`
 // (geometry.cols values >= 0, or null: all equal) weigh each column's squared error. Adds to
-// *error. Thread-safe.
+// *error. Thread-safe; a scratch belongs to one thread.
 void EncodeUnit(const Geometry& geometry, const int8_t* codebook, const float* column_weights,
-                const float* rows, int64_t n_rows, uint8_t* out, EncodingError* error);
+                const float* rows, int64_t n_rows, uint8_t* out, EncodingError* error,
+                EncodeScratch* scratch);
+inline void EncodeUnit(const Geometry& geometry, const int8_t* codebook,
+                       const float* column_weights, const float* rows, int64_t n_rows, uint8_t* out,
+                       EncodingError* error) {
+  EncodeScratch scratch;
+  EncodeUnit(geometry, codebook, column_weights, rows, n_rows, out, error, &scratch);
+}
 
 // Whether no value is NaN or infinite.
 bool AllFinite(absl::Span<const float> values);

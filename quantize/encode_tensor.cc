@@ -126,7 +126,7 @@ class OrderedAppender {
 };
 
 // Reads, encodes and appends all units, a step at a time. read(first_row, n_rows, Input* out);
-// encode(rows, n_rows, units, error).
+// encode(rows, n_rows, units, error, scratch).
 template <typename Input, typename Read, typename Encode>
 absl::StatusOr<EncodingError> Produce(const Geometry& geometry, const Step& step,
                                       const TensorSink& sink, Read read, Encode encode) {
@@ -139,6 +139,7 @@ absl::StatusOr<EncodingError> Produce(const Geometry& geometry, const Step& step
   sink.pool.Run([&](int thread) {
     if (thread >= plan->threads) return;
     std::vector<Input> rows;
+    EncodeScratch scratch;
     while (true) {
       const int64_t chunk = next_chunk.fetch_add(1, std::memory_order_relaxed);
       if (chunk >= plan->chunks) return;
@@ -155,7 +156,8 @@ absl::StatusOr<EncodingError> Produce(const Geometry& geometry, const Step& step
       slot->error = EncodingError();
       for (int64_t row = 0; row < n_rows; row += step_rows) {
         encode(rows.data() + row * row_elements, std::min(step_rows, n_rows - row),
-               slot->bytes.data() + row / unit_rows * geometry.unit_bytes(), &slot->error);
+               slot->bytes.data() + row / unit_rows * geometry.unit_bytes(), &slot->error,
+               &scratch);
       }
       appender.Put(chunk);
     }
@@ -195,8 +197,9 @@ absl::StatusOr<EncodingError> EncodeTensor(const Geometry& geometry, const int8_
                                     : 0;
   return Produce<float>(
       geometry, {1, geometry.cols * 4, scratch_bytes}, sink, CheckedRead{geometry, read},
-      [&](const float* rows, int64_t n_rows, uint8_t* unit, EncodingError* error) {
-        EncodeUnit(geometry, codebook, column_weights, rows, n_rows, unit, error);
+      [&](const float* rows, int64_t n_rows, uint8_t* unit, EncodingError* error,
+          EncodeScratch* scratch) {
+        EncodeUnit(geometry, codebook, column_weights, rows, n_rows, unit, error, scratch);
       });
 }
 
@@ -207,7 +210,7 @@ absl::StatusOr<EncodingError> EncodeTensorWithFeedback(const Geometry& geometry,
   return Produce<float>(
       geometry, {kFeedbackRows / kPanelRows, geometry.cols * 4, FeedbackScratchBytes(geometry)},
       sink, CheckedRead{geometry, read},
-      [&](const float* rows, int64_t n_rows, uint8_t* units, EncodingError* error) {
+      [&](const float* rows, int64_t n_rows, uint8_t* units, EncodingError* error, EncodeScratch*) {
         EncodeWithFeedback(geometry, codebook, feedback, rows, n_rows, units, error);
       });
 }
@@ -222,9 +225,8 @@ absl::Status RepackTensor(const Geometry& geometry, ReadBlocks read, const Tenso
   const int64_t block_bytes =
       Info(geometry.encoding).scale_bytes + kGroupColumns * Info(geometry.encoding).code_bits / 8;
   return Produce<uint8_t>(geometry, {1, geometry.groups() * block_bytes, 0}, sink, read,
-                          [&](const uint8_t* rows, int64_t n_rows, uint8_t* unit, EncodingError*) {
-                            RepackGgmlUnit(geometry, rows, n_rows, unit);
-                          })
+                          [&](const uint8_t* rows, int64_t n_rows, uint8_t* unit, EncodingError*,
+                              EncodeScratch*) { RepackGgmlUnit(geometry, rows, n_rows, unit); })
       .status();
 }
 

@@ -207,7 +207,7 @@ absl::Status LayerQuantizer::QuantizeLayer(absl::FunctionRef<void(double part)> 
     progress(done += 0.25);
   }
   inputs_.RunFeedForward(layer, work_.next_states(), GoOn);
-  if (absl::Status status = model_.CheckUnchanged(); !status.ok()) return status;
+  if (absl::Status status = model_.file().mapping().CheckUnchanged(); !status.ok()) return status;
   Extent extent;
   for (const pb::TensorEntry& entry : plan_.tensors()) {
     if (entry.name().rfind(absl::StrCat("layers.", l, "."), 0) == 0) extent.Add(entry);

@@ -14,6 +14,7 @@
 #include "format/file.h"
 #include "format/model_file.h"
 #include "format/process_memory.h"
+#include "format/sigbus_guard.h"
 #include "format/writer.h"
 #include "quantize/calibrated_encoder.h"
 #include "quantize/calibrated_file.h"
@@ -135,6 +136,7 @@ absl::Status Quantize(const Options& options) {
   }
   absl::StatusOr<ModelFile> source = ModelFile::Open(options.source);
   if (!source.ok()) return source.status();
+  ExplainSigbus(options.source);
   absl::Status status = CheckNotSameFile(options.source, options.output);
   if (!status.ok()) return status;
   absl::StatusOr<pb::Manifest> plan = PlanQuantization(*source, *scheme, rules);
@@ -183,8 +185,9 @@ int QuantizeCommand(absl::Span<char* const> args) {
        "a file of quire calibrate: what it says of the inputs decides how weights are rounded; one "
        "pass over the file"},
       {"-f", &options.text_file, "the text for --calibrate (without: a built-in one)"},
-      {"--memory-budget", &options.memory_budget, "most anonymous memory to use"},
-      {"--threads", &options.threads, "threads"},
+      {"--memory-budget", &options.memory_budget, "most anonymous memory to use, from 8MiB",
+       kMemoryBudgetRange},
+      {"--threads", &options.threads, "threads", kThreadsRange},
       {"--force", &options.force, "replace DST.quire if it exists, once the new file is whole"},
       {"--json", &options.json, "print the result as one JSON object"},
   };
@@ -192,22 +195,18 @@ int QuantizeCommand(absl::Span<char* const> args) {
   int exit_code;
   if (!ParseCommandLine(kVerb, flags, args, &positional, &exit_code)) return exit_code;
   if (options.type.empty() && options.target_bits != 0) options.type = "q4";
-  if (options.type.empty()) {
-    std::cerr << "quire quantize: wants --type, one of " << SchemeNames() << "\n";
-    return kExitUsage;
+  if (options.type.empty())
+    return UsageError(kVerb, absl::StrCat("wants --type, one of ", SchemeNames()));
+  if (absl::Status known = SchemeFor(options.type, options.target_bits).status(); !known.ok())
+    return UsageError(kVerb, known.message());
+  for (const std::string& rule : options.keep) {
+    if (absl::Status parsed = ParseKeepRule(rule).status(); !parsed.ok())
+      return UsageError(kVerb, parsed.message());
   }
-  if (options.threads < 1 || options.threads > 1024) {
-    std::cerr << "quire quantize: --threads wants 1 to 1024\n";
-    return kExitUsage;
-  }
-  if (!options.text_file.empty() && !options.calibrate) {
-    std::cerr << "quire quantize: -f is the text for --calibrate\n";
-    return kExitUsage;
-  }
-  if (!options.calibration.empty() && options.calibrate) {
-    std::cerr << "quire quantize: --calibrate and --calibration exclude each other\n";
-    return kExitUsage;
-  }
+  if (!options.text_file.empty() && !options.calibrate)
+    return UsageError(kVerb, "-f is the text for --calibrate");
+  if (!options.calibration.empty() && options.calibrate)
+    return UsageError(kVerb, "--calibrate and --calibration exclude each other");
   options.source = positional[0];
   options.output = positional[1];
   return Report(Quantize(options));

@@ -178,7 +178,8 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFile(
     done_bytes += tensor.bytes;
     progress(done_bytes);
   }
-  absl::Status status = (*writer)->Finish();
+  absl::Status status = source.mapping().CheckUnchanged();
+  if (status.ok()) status = (*writer)->Finish();
   if (!status.ok()) return status;
   return results;
 }

@@ -19,8 +19,7 @@ void DecodeColumns(const TensorView& tensor, int64_t first_row, int64_t n_rows, 
   if (g.layout == Layout::kPanels && n_cols % (kBlockGroups * kGroupColumns) == 0) {
     part.cols = n_cols;
   }
-  static thread_local std::vector<float> unit;
-  unit.resize(g.unit_rows() * part.padded_cols());
+  std::vector<float> unit(g.unit_rows() * part.padded_cols());
   for (int64_t row = 0; row < n_rows; row += g.unit_rows()) {
     const int64_t index = (first_row + row) / g.unit_rows();
     DecodeUnit(part, tensor.codebook, tensor.data + index * g.unit_bytes(), 0, unit.data());

@@ -117,30 +117,29 @@ int BenchCommand(absl::Span<char* const> args) {
   BenchOptions options;
   ByteSize limit, resident;
   bool json = false, worker = false;
+  constexpr int64_t kMaxProcesses = 256;
   const Flag table[] = {
-      {"--prompt-tokens", &options.prompt_tokens, "tokens of the prompt"},
-      {"--tokens", &options.tokens, "tokens to generate"},
-      {"--repetitions", &options.repetitions, "runs; times and speeds are medians over them"},
+      {"--prompt-tokens", &options.prompt_tokens, "tokens of the prompt", {1}},
+      {"--tokens", &options.tokens, "tokens to generate", {2}},
+      {"--repetitions", &options.repetitions, "runs; times and speeds are medians over them", {1}},
       {"--cold", &options.cold, "drop the file from the page cache before each run"},
-      {"--processes", &options.processes, "processes that run the model at once"},
+      {"--processes",
+       &options.processes,
+       "processes that run the model at once",
+       {1, kMaxProcesses}},
       {"--memory-limit", &limit, "for all of them together, page cache included (a cgroup)"},
-      {"--threads", &options.threads, "threads of each process (without: the CPUs there are)"},
+      {"--threads", &options.threads, "threads of each process (without: the CPUs there are)",
+       kThreadsRange},
       {"--resident", &resident, kResidentHelp},
       {"--json", &json, "print one JSON object"},
-      {"--worker", &worker, "be one of those processes: print figures, wait for the end of stdin"},
+      // Be one of those processes: print figures, wait for the end of stdin.
+      {"--worker", &worker, nullptr},
   };
   std::vector<std::string> positional;
   int exit_code;
   if (!ParseCommandLine(kVerb, table, args, &positional, &exit_code)) return exit_code;
   options.memory_limit = limit.bytes;
   options.resident = resident.bytes;
-  constexpr int64_t kMaxProcesses = 256;
-  if (options.prompt_tokens < 1 || options.tokens < 2 || options.repetitions < 1 ||
-      options.processes < 1 || options.processes > kMaxProcesses || options.threads < 0) {
-    std::cerr << "quire bench: wants --prompt-tokens of 1 or more, --tokens of 2 or more, "
-                 "--repetitions and --processes of 1 or more (see quire bench --help)\n";
-    return kExitUsage;
-  }
   if (worker) return Report(BenchWorker(positional[0], options));
   const absl::StatusOr<BenchResult> result = MeasureBench(positional[0], options);
   if (absl::IsAborted(result.status())) return kExitFailure;  // the process has said why

@@ -2,9 +2,8 @@
 
 #include <unistd.h>
 
-#include <cerrno>
-#include <fstream>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "format/command_line.h"
 #include "format/file.h"
+#include "format/new_file.h"
 #include "runtime/footprint/measure.h"
 #include "runtime/footprint/report.h"
 
@@ -27,15 +27,12 @@ absl::Status CheckNew(const std::string& path, bool force, const std::string& mo
   return absl::OkStatus();
 }
 
-absl::Status WriteText(const std::string& path, const std::string& text) {
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  if (out) out << text << std::flush;
-  if (!out) {
-    const absl::Status status = ErrnoStatus(errno, absl::StrCat("writing ", path));
-    unlink(path.c_str());
-    return status;
-  }
-  return absl::OkStatus();
+absl::Status WriteText(const std::string& path, bool force, const std::string& text) {
+  absl::StatusOr<std::unique_ptr<NewFile>> file = NewFile::Create(path, force);
+  if (!file.ok()) return file.status();
+  absl::Status status = (*file)->WriteAt(0, text.data(), static_cast<int64_t>(text.size()));
+  if (status.ok()) status = (*file)->Sync();
+  return status.ok() ? (*file)->GiveName() : status;
 }
 
 }  // namespace
@@ -52,9 +49,9 @@ int FootprintCommand(absl::Span<char* const> args) {
   bool json = false, force = false;
   std::string html;
   const Flag table[] = {
-      {"--tokens", &tokens, "tokens to generate"},
-      {"--ctx", &options.ctx, "context in tokens (without: 512, or what the model has)"},
-      {"--threads", &options.threads, "threads (without: the CPUs there are)"},
+      {"--tokens", &tokens, "tokens to generate; at most what the context holds", {1}},
+      {"--ctx", &options.ctx, "context in tokens (without: 512, or what the model has)", {1}},
+      {"--threads", &options.threads, "threads (without: the CPUs there are)", kThreadsRange},
       {"--resident", &options.resident, kResidentHelp},
       {"--html", &html, "write a page with a map of the file to this file"},
       {"--force", &force, "replace that file if it exists"},
@@ -63,10 +60,6 @@ int FootprintCommand(absl::Span<char* const> args) {
   std::vector<std::string> positional;
   int exit_code;
   if (!ParseCommandLine(kVerb, table, args, &positional, &exit_code)) return exit_code;
-  if (tokens < 1) {
-    std::cerr << "quire footprint: --tokens wants 1 or more (see quire footprint --help)\n";
-    return kExitUsage;
-  }
   if (!html.empty()) {
     if (absl::Status status = CheckNew(html, force, positional[0]); !status.ok())
       return Report(status);
@@ -74,8 +67,12 @@ int FootprintCommand(absl::Span<char* const> args) {
   const absl::StatusOr<Footprint> footprint = MeasureFootprint(positional[0], options, tokens);
   if (!footprint.ok()) return Report(footprint.status());
   std::cout << (json ? JsonReport(*footprint) : TextReport(*footprint));
+  if (footprint->tokens < tokens) {
+    std::cerr << "quire: " << footprint->tokens << " tokens, not " << tokens << ": the context of "
+              << footprint->ctx << " is full (--ctx makes it longer)\n";
+  }
   if (!std::cout.flush()) return Report(absl::UnknownError("standard output cannot be written"));
-  return html.empty() ? kExitOk : Report(WriteText(html, HtmlReport(*footprint)));
+  return html.empty() ? kExitOk : Report(WriteText(html, force, HtmlReport(*footprint)));
 }
 
 }  // namespace quire

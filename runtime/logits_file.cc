@@ -1,10 +1,6 @@
 #include "runtime/logits_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -53,13 +49,11 @@ int32_t DecodeLogitsRow(const uint8_t* row, absl::Span<float> log_probabilities)
 }
 
 absl::StatusOr<std::unique_ptr<LogitsFileWriter>> LogitsFileWriter::Create(
-    const std::string& path, const LogitsHeader& header, absl::Span<const int32_t> tokens) {
-  if (access(path.c_str(), F_OK) == 0)
-    return absl::AlreadyExistsError(absl::StrCat(path, ": exists"));
-  const std::string temporary = absl::StrCat(path, ".partial");
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return ErrnoStatus(errno, absl::StrCat("creating ", temporary));
-  std::unique_ptr<LogitsFileWriter> self(new LogitsFileWriter(path, temporary, fdopen(fd, "w")));
+    const std::string& path, const LogitsHeader& header, absl::Span<const int32_t> tokens,
+    bool overwrite) {
+  absl::StatusOr<std::unique_ptr<NewFile>> file = NewFile::Create(path, overwrite);
+  if (!file.ok()) return file.status();
+  std::unique_ptr<LogitsFileWriter> self(new LogitsFileWriter(*std::move(file)));
   uint8_t bytes[kHeaderBytes];
   std::memcpy(bytes, kMagic, sizeof kMagic);
   std::memcpy(bytes + sizeof kMagic, &header, sizeof header);
@@ -70,25 +64,16 @@ absl::StatusOr<std::unique_ptr<LogitsFileWriter>> LogitsFileWriter::Create(
   return self;
 }
 
-LogitsFileWriter::~LogitsFileWriter() {
-  if (file_ == nullptr) return;
-  std::fclose(file_);
-  unlink(temporary_.c_str());
-}
-
 absl::Status LogitsFileWriter::Append(absl::Span<const uint8_t> rows) {
-  if (std::fwrite(rows.data(), 1, rows.size(), file_) == rows.size()) return absl::OkStatus();
-  return ErrnoStatus(errno, absl::StrCat("writing ", temporary_));
+  const auto bytes = static_cast<int64_t>(rows.size());
+  absl::Status status = file_->WriteAt(written_, rows.data(), bytes);
+  written_ += bytes;
+  return status;
 }
 
 absl::Status LogitsFileWriter::Finish() {
-  const bool written = std::fflush(file_) == 0 && fsync(fileno(file_)) == 0;
-  if (!written) return ErrnoStatus(errno, absl::StrCat("writing ", temporary_));
-  if (rename(temporary_.c_str(), path_.c_str()) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("renaming ", temporary_, " to ", path_));
-  }
-  std::fclose(std::exchange(file_, nullptr));
-  return absl::OkStatus();
+  absl::Status status = file_->Sync();
+  return status.ok() ? file_->GiveName() : status;
 }
 
 int64_t LogitsFile::rows_offset() const {

@@ -12,7 +12,6 @@
 #define QUIRE_RUNTIME_LOGITS_FILE_H_
 
 #include <cstdint>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "format/file.h"
+#include "format/new_file.h"
 
 namespace quire {
 
@@ -42,19 +42,18 @@ int32_t DecodeLogitsRow(const uint8_t* row, absl::Span<float> log_probabilities)
 // nothing.
 class LogitsFileWriter {
  public:
-  // AlreadyExists where there is such a file.
+  // What NewFile::Create returns.
   static absl::StatusOr<std::unique_ptr<LogitsFileWriter>> Create(const std::string& path,
                                                                   const LogitsHeader& header,
-                                                                  absl::Span<const int32_t> tokens);
-  ~LogitsFileWriter();
+                                                                  absl::Span<const int32_t> tokens,
+                                                                  bool overwrite);
   absl::Status Append(absl::Span<const uint8_t> rows);
   absl::Status Finish();
 
  private:
-  LogitsFileWriter(std::string path, std::string temporary, FILE* file)
-      : path_(std::move(path)), temporary_(std::move(temporary)), file_(file) {}
-  std::string path_, temporary_;
-  FILE* file_;
+  explicit LogitsFileWriter(std::unique_ptr<NewFile> file) : file_(std::move(file)) {}
+  std::unique_ptr<NewFile> file_;
+  int64_t written_ = 0;
 };
 
 // Immutable; thread-safe.

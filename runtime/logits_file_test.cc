@@ -44,7 +44,7 @@ std::vector<double> LogProbabilities(const std::vector<float>& logits) {
 void WriteFile(const std::string& path) {
   std::vector<int32_t> tokens(16);
   for (int i = 0; i < 16; ++i) tokens[i] = 3 * i;
-  auto writer = *LogitsFileWriter::Create(path, kHeader, tokens);
+  auto writer = *LogitsFileWriter::Create(path, kHeader, tokens, false);
   for (int row = 0; row < 6; ++row) {
     std::vector<uint8_t> bytes(kHeader.row_bytes());
     EncodeLogitsRow(Logits(row), bytes.data());
@@ -132,13 +132,13 @@ TEST(LogitsFile, NothingIsWrittenOverAndNothingLeftBehind) {
   const std::string path = TestPath();
   const std::vector<int32_t> tokens(16);
   {
-    auto writer = *LogitsFileWriter::Create(path, kHeader, tokens);
+    auto writer = *LogitsFileWriter::Create(path, kHeader, tokens, false);
   }
   struct stat found;
   EXPECT_NE(stat(path.c_str(), &found), 0);
   EXPECT_NE(stat((path + ".partial").c_str(), &found), 0);
   WriteFile(path);
-  EXPECT_EQ(LogitsFileWriter::Create(path, kHeader, tokens).status().code(),
+  EXPECT_EQ(LogitsFileWriter::Create(path, kHeader, tokens, false).status().code(),
             absl::StatusCode::kAlreadyExists);
 }
 

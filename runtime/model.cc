@@ -1,7 +1,5 @@
 #include "runtime/model.h"
 
-#include <sys/stat.h>
-
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -149,15 +147,6 @@ int64_t Model::decode_bytes() const {
     bytes += gathered ? view.geometry.unit_bytes() : view.bytes;
   }
   return bytes;
-}
-
-absl::Status Model::CheckUnchanged() const {
-  const File& file = file_.mapping().file();
-  struct stat now;
-  if (fstat(file.fd(), &now) != 0 || now.st_size == file.size()) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(file.path(), ": was ", file.size(),
-                                          " bytes long when it was opened and is ", now.st_size,
-                                          " now: the output cannot be trusted"));
 }
 
 }  // namespace quire

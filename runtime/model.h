@@ -66,10 +66,6 @@ class Model {
   // embedding.
   int64_t decode_bytes() const;
 
-  // DataLoss where the file is no longer as long as it was when it was opened: whatever was
-  // computed in between may rest on zeros in the place of weights.
-  absl::Status CheckUnchanged() const;
-
  private:
   explicit Model(ModelFile file) : file_(std::move(file)) {}
   absl::Status Bind();

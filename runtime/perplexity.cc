@@ -149,7 +149,7 @@ absl::StatusOr<PerplexityResult> MeasurePerplexity(
   std::unique_ptr<LogitsFileWriter> writer;
   if (!options.save_logits.empty()) {
     absl::StatusOr<std::unique_ptr<LogitsFileWriter>> file =
-        LogitsFileWriter::Create(options.save_logits, header, tokens);
+        LogitsFileWriter::Create(options.save_logits, header, tokens, options.overwrite);
     if (!file.ok()) return file.status();
     writer = *std::move(file);
   }
@@ -173,7 +173,8 @@ absl::StatusOr<PerplexityResult> MeasurePerplexity(
     }
     progress(c + 1, chunks);
   }
-  if (absl::Status status = session.model().CheckUnchanged(); !status.ok()) return status;
+  if (absl::Status status = session.model().file().mapping().CheckUnchanged(); !status.ok())
+    return status;
   return scorer.Finish();
 }
 

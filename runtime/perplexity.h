@@ -16,6 +16,7 @@ namespace quire {
 struct PerplexityOptions {
   int64_t chunks = 0;       // at most so many; 0: all
   std::string save_logits;  // file to write (logits_file.h), or empty
+  bool overwrite = false;   // replace that file if it exists
   std::string kl_base;      // file to compare with, or empty
 };
 

@@ -33,7 +33,7 @@ absl::StatusOr<PerplexityResult> Measure(const std::string& path, const Perplexi
   SayWhatIsStreamed(**session);
   const absl::StatusOr<Tokenizer> tokenizer = (*session)->LoadTokenizer();
   if (!tokenizer.ok()) return tokenizer.status();
-  const absl::StatusOr<std::string> text = ReadWholeFile(flags.text_file, kMaxTextBytes);
+  const absl::StatusOr<std::string> text = ReadStream(flags.text_file, kMaxTextBytes);
   if (!text.ok()) return text.status();
   absl::StatusOr<std::vector<int32_t>> tokens = tokenizer->Encode(*text);
   if (!tokens.ok()) return tokens.status();
@@ -69,24 +69,25 @@ int PerplexityCommand(absl::Span<char* const> args) {
   flags.session.max_logits = 32;
   const Flag table[] = {
       {"-f", &flags.text_file, "the text"},
-      {"--ctx", &flags.session.ctx,
-       "tokens of a chunk, whose second half is scored (without: 512, or what the model has)"},
-      {"--chunks", &flags.options.chunks, "chunks to measure at most (without: the whole text)"},
+      {"--ctx",
+       &flags.session.ctx,
+       "tokens of a chunk, whose second half is scored (without: 512, or what the model has)",
+       {1}},
+      {"--chunks",
+       &flags.options.chunks,
+       "chunks to measure at most (without: the whole text)",
+       {1}},
       {"--save-logits", &flags.options.save_logits, "write the predictions to this file"},
+      {"--force", &flags.options.overwrite, "replace that file if it exists, once it is whole"},
       {"--kl-base", &flags.options.kl_base, "compare with predictions that --save-logits wrote"},
-      {"--threads", &flags.session.threads, "threads (without: the CPUs there are)"},
+      {"--threads", &flags.session.threads, "threads (without: the CPUs there are)", kThreadsRange},
       {"--resident", &flags.session.resident, kResidentHelp},
       {"--json", &flags.json, "print one JSON object"},
   };
   std::vector<std::string> positional;
   int exit_code;
   if (!ParseCommandLine(kVerb, table, args, &positional, &exit_code)) return exit_code;
-  if (flags.text_file.empty() || flags.options.chunks < 0) {
-    std::cerr << "quire perplexity: "
-              << (flags.text_file.empty() ? "wants -f TEXT" : "--chunks wants 0 or more")
-              << " (see quire perplexity --help)\n";
-    return kExitUsage;
-  }
+  if (flags.text_file.empty()) return UsageError(kVerb, "wants -f TEXT");
   const absl::StatusOr<PerplexityResult> result = Measure(positional[0], flags);
   if (!result.ok()) return Report(result.status());
 

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -29,21 +28,8 @@ struct RunFlags {
   SessionOptions session;
   SamplerOptions sampler;
   int64_t seed = 0;
-  bool ignore_eos = false, chat = false, json = false;
+  bool ignore_eos = false, chat = false, verify = false, json = false;
 };
-
-absl::StatusOr<std::string> ReadStandardInput() {
-  std::string text;
-  char buffer[65536];
-  while (const size_t n = std::fread(buffer, 1, sizeof buffer, stdin)) {
-    text.append(buffer, n);
-    if (static_cast<int64_t>(text.size()) > kMaxPromptBytes) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("standard input: more than ", kMaxPromptBytes, " bytes for a prompt"));
-    }
-  }
-  return text;
-}
 
 // Text that leaves as it comes, and is kept.
 class Output {
@@ -60,10 +46,7 @@ class Output {
  private:
   void Show(const std::string& text) {
     text_ += text;
-    if (print_) {
-      std::fwrite(text.data(), 1, text.size(), stdout);
-      std::fflush(stdout);
-    }
+    if (print_) std::cout << text << std::flush;
     if (first_ms_ < 0) first_ms_ = MillisecondsSinceStart();
   }
 
@@ -92,10 +75,6 @@ struct Run {
         prompt, flags.max_tokens, stop_at, sampler, [&](int32_t id) { output.Add(id); });
     if (!generation.ok()) return generation.status();
     output.Finish();
-    if (generation->stopped == StopReason::kContext) {
-      std::cerr << "quire: stopped: the context of " << session.transformer().ctx()
-                << " tokens is full (--ctx makes it longer)\n";
-    }
     if (flags.json) {
       const int64_t generated = generation->tokens.size();
       const nlohmann::ordered_json report = {
@@ -122,6 +101,10 @@ struct Run {
       std::cout << "\n";
     }
     if (!std::cout.flush()) return absl::UnknownError("standard output cannot be written");
+    if (generation->stopped == StopReason::kContext) {
+      std::cerr << "quire: stopped: the context of " << session.transformer().ctx()
+                << " tokens is full (--ctx makes it longer)\n";
+    }
     return output.text();
   }
 
@@ -171,6 +154,12 @@ struct Run {
 absl::Status RunModel(const std::string& path, const RunFlags& flags) {
   absl::StatusOr<std::unique_ptr<Session>> session = Session::Open(path, flags.session);
   if (!session.ok()) return session.status();
+  if (flags.verify) {
+    const ModelFile& file = (*session)->model().file();
+    Progress progress("verify", file.mapping().size());
+    absl::Status whole = file.Verify([&](int64_t done) { progress.Update(done); });
+    if (!whole.ok()) return whole;
+  }
   const absl::StatusOr<Tokenizer> tokenizer = (*session)->LoadTokenizer();
   if (!tokenizer.ok()) return tokenizer.status();
   SayWhatIsStreamed(**session);
@@ -180,11 +169,11 @@ absl::Status RunModel(const std::string& path, const RunFlags& flags) {
   if (!flags.prompts.empty()) {
     text = flags.prompts[0];
   } else if (!flags.prompt_file.empty()) {
-    text = ReadWholeFile(flags.prompt_file, kMaxPromptBytes);
+    text = ReadStream(flags.prompt_file, kMaxPromptBytes);
   } else if (flags.chat) {
     return run.Chat(nullptr);
   } else {
-    text = ReadStandardInput();
+    text = ReadStream(STDIN_FILENO, "standard input", kMaxPromptBytes);
   }
   if (!text.ok()) return text.status();
   return flags.chat ? run.Chat(&*text) : run.Complete(*text);
@@ -203,9 +192,9 @@ int RunCommand(absl::Span<char* const> args) {
   RunFlags flags;
   const Flag table[] = {
       {"-p", &flags.prompts, "the prompt; without -p and -f it is read from stdin"},
-      {"-f", &flags.prompt_file, "a file that holds the prompt"},
-      {"-n", &flags.max_tokens, "tokens to generate at most"},
-      {"--ctx", &flags.session.ctx, "context in tokens (without: 512, or what the model has)"},
+      {"-f", &flags.prompt_file, "a file, or a pipe, that holds the prompt"},
+      {"-n", &flags.max_tokens, "tokens to generate at most", {0}},
+      {"--ctx", &flags.session.ctx, "context in tokens (without: 512, or what the model has)", {1}},
       {"--temp", &flags.sampler.temperature, "temperature; without: always the most likely token"},
       {"--top-k", &flags.sampler.top_k, "draw from the K most likely tokens (without: all)"},
       {"--top-p", &flags.sampler.top_p, "draw from the likeliest that together reach P"},
@@ -215,26 +204,21 @@ int RunCommand(absl::Span<char* const> args) {
       {"--seed", &flags.seed, "of the random draws: one seed, one text"},
       {"--ignore-eos", &flags.ignore_eos, "go on after the model has ended its text"},
       {"--chat", &flags.chat, "a conversation by the model's chat template; lines of stdin, or -p"},
-      {"--threads", &flags.session.threads, "threads (without: the CPUs there are)"},
+      {"--threads", &flags.session.threads, "threads (without: the CPUs there are)", kThreadsRange},
       {"--resident", &flags.session.resident, kResidentHelp},
+      {"--verify", &flags.verify, "first check every byte of the file, as quire verify does"},
       {"--json", &flags.json, "print one JSON object"},
   };
   std::vector<std::string> positional;
   int exit_code;
   if (!ParseCommandLine(kVerb, table, args, &positional, &exit_code)) return exit_code;
-  const auto usage = [](absl::string_view message) {
-    std::cerr << "quire run: " << message << " (see quire run --help)\n";
-    return kExitUsage;
-  };
   const size_t prompts = flags.prompts.size() + (flags.prompt_file.empty() ? 0 : 1);
-  if (prompts > 1) return usage("one prompt at a time: -p or -f, once");
-  if (flags.max_tokens < 0) return usage("-n wants 0 or more");
-  if (flags.json && flags.chat && prompts == 0) {
-    return usage("--json with --chat wants the message by -p or -f");
-  }
+  if (prompts > 1) return UsageError(kVerb, "one prompt at a time: -p or -f, once");
+  if (flags.json && flags.chat && prompts == 0)
+    return UsageError(kVerb, "--json with --chat wants the message by -p or -f");
   flags.sampler.seed = static_cast<uint64_t>(flags.seed);
   if (absl::Status status = CheckSamplerOptions(flags.sampler); !status.ok())
-    return usage(status.message());
+    return UsageError(kVerb, status.message());
   return Report(RunModel(positional[0], flags));
 }
 

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "format/command_line.h"
-#include "runtime/sigbus_guard.h"
+#include "format/sigbus_guard.h"
 
 namespace quire {
 namespace {
@@ -128,7 +128,7 @@ absl::StatusOr<Generation> Session::Generate(const std::vector<int32_t>& prompt,
   }
   if (result.tokens.empty()) result.prefill_seconds = SecondsSince(start);
   if (result.tokens.size() > 1) result.decode_seconds = SecondsSince(first);
-  status = model_.CheckUnchanged();
+  status = model_.file().mapping().CheckUnchanged();
   if (!status.ok()) return status;
   return result;
 }

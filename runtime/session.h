@@ -50,7 +50,7 @@ struct Generation {
 class Session {
  public:
   // Opens the model and allots memory for one sequence; reads no weight. From here on a page of the
-  // file that cannot be read ends the process with a message (sigbus_guard.h). FailedPrecondition
+  // file that cannot be read ends the process with a message (format/sigbus_guard.h). FailedPrecondition
   // where QUIRE_KERNELS names kernels that cannot run here; otherwise what Model::Open and
   // Transformer::Create return.
   static absl::StatusOr<std::unique_ptr<Session>> Open(const std::string& path,

@@ -110,8 +110,10 @@ int64_t Transformer::LayOutScratch(uint8_t* base) {
   // gate) shares its memory with nothing, since its padding has to stay zero.
   float* shared = memory.Take<float>(n * std::max(q_stride_ + 2 * kv_stride_, ffn_stride_));
   q_ = up_ = shared;
-  k_ = q_ + n * q_stride_;
-  v_ = k_ + n * kv_stride_;
+  if (shared != nullptr) {
+    k_ = q_ + n * q_stride_;
+    v_ = k_ + n * kv_stride_;
+  }
   // No phase norms its input and writes delta.
   shared_ = {delta_, memory.TakeQuantized(n, columns)};
   for (OwnInput& own : own_) {

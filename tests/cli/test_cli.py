@@ -82,6 +82,11 @@ def test_prompt_from_file_and_standard_input(quire, model, tmp_path):
     want = quire.json("run", model, "-p", "She was", "-n", "5")["tokens"]
     assert quire.json("run", model, "-f", tmp_path / "p", "-n", "5")["tokens"] == want
     assert quire.json("run", model, "-n", "5", input=b"She was")["tokens"] == want
+    assert quire.json("run", model, "-f", "/dev/stdin", "-n", "5", input=b"She was")["tokens"] == want
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["sh", "-c", f"printf 'She was' > {pipe}"]):
+        assert quire.json("run", model, "-f", pipe, "-n", "5")["tokens"] == want
 
 
 def test_convert_reports_what_it_did(quire, out):
@@ -126,6 +131,48 @@ def test_usage_errors_exit_with_2(quire, model):
     for args in ([], ["dance"], ["convert"], ["convert", "a"], ["run", model, "--what"], ["run", model, "-n", "x"],
                  ["convert", "a", "b", "--memory-budget", "12XB"]):
         assert quire.run(*args).returncode == 2
+
+
+def test_what_is_asked_for_wrongly_is_a_usage_error_of_every_verb(quire, model, out):
+    """The same flag, the same answer, whether or not the files are any good."""
+    verbs = {"convert": ["convert", EMBEDDED, out / "x.quire"], "quantize": ["quantize", model, out / "x.quire", "--type", "q4"],
+             "run": ["run", model, "-p", "x"], "bench": ["bench", model], "perplexity": ["perplexity", model, "-f", model],
+             "footprint": ["footprint", model]}
+    wrong = {("--threads", "0"): "--threads is 0, wanted 1 to 1024", ("--threads", "1025"): "--threads is 1025, wanted 1 to 1024",
+             ("--threads", "x"): "not a whole number"}
+    for verb, args in verbs.items():
+        for flags, words in wrong.items():
+            assert words in fails(quire, *args, *flags, code=2), (verb, flags)
+    for verb in ("run", "perplexity", "footprint"):
+        assert "--ctx is 0, wanted 1 or more" in fails(quire, *verbs[verb], "--ctx", "0", code=2)
+    for verb in ("convert", "quantize"):
+        assert "--memory-budget is 8191KiB, wanted 8MiB or more" in fails(quire, *verbs[verb], "--memory-budget", "8191KiB", code=2)
+        assert 'unknown type "q9"' in fails(quire, *verbs[verb], "--type", "q9", code=2)
+    assert ", source" in fails(quire, *verbs["convert"], "--type", "q9", code=2)
+    assert "--keep" in fails(quire, *verbs["quantize"], "--keep", "wq", code=2)
+    assert list(out.iterdir()) == []
+
+
+def test_help_lists_what_is_for_users(quire):
+    assert "--worker" not in quire("bench", "--help") and "--processes" in quire("bench", "--help")
+
+
+def test_footprint_says_where_the_context_ends_it(quire, model):
+    done = quire.run("footprint", model, "--tokens", "100", "--ctx", "16", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and found["tokens"] < 16
+    assert f"{found['tokens']} tokens, not 100: the context of 16 is full" in done.stderr.decode()
+
+
+def test_saved_predictions_replace_a_file_only_with_force(quire, model, out, tmp_path):
+    (tmp_path / "text").write_text("It was a truth universally acknowledged. " * 20)
+    args = ["perplexity", model, "-f", tmp_path / "text", "--ctx", "32", "--chunks", "1", "--save-logits", out / "l"]
+    quire(*args)
+    first = (out / "l").read_bytes()
+    fails(quire, *args, words=["exists", "--force"])
+    (out / "l").write_bytes(b"other")
+    quire(*args, "--force")
+    assert (out / "l").read_bytes() == first and [path.name for path in out.iterdir()] == ["l"]
 
 
 def test_missing_source(quire, out):

@@ -47,7 +47,7 @@ void ReadViews(const TorchListing& listing) {
     const int64_t bytes = listing.storages[static_cast<size_t>(v.storage)].bytes;
     const int64_t elements = listing.tensors[i].elements();
     FuzzCheck(elements >= 0 && listing.tensors[i].bytes() >= 0, "sizes do not wrap");
-    FuzzCheck(listing.tensors[i].bytes() <= bytes + kMaxRepeatedBytes, "repetition is limited");
+    FuzzCheck(listing.tensors[i].bytes() - bytes <= kMaxRepeatedBytes, "repetition is limited");
     const int64_t count = std::min<int64_t>(elements, 1000);
     std::vector<uint8_t> out(static_cast<size_t>(count * v.view.element_bytes));
     auto read = [&](int64_t offset, absl::Span<uint8_t> to) {

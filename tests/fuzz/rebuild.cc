@@ -63,7 +63,7 @@ void CheckReads(const TorchListing& listing) {
     const TorchView& v = listing.views[i];
     const int64_t bytes = listing.storages[static_cast<size_t>(v.storage)].bytes;
     const int64_t elements = listing.tensors[i].elements();
-    FuzzCheck(elements >= 0 && listing.tensors[i].bytes() <= bytes + kMaxRepeatedBytes,
+    FuzzCheck(elements >= 0 && listing.tensors[i].bytes() - bytes <= kMaxRepeatedBytes,
               "sizes do not wrap");
     const int64_t count = std::min<int64_t>(elements, 500);
     std::vector<uint8_t> out(static_cast<size_t>(count * v.view.element_bytes));
@@ -112,8 +112,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     __int128 bytes = type.bytes;
     for (const int64_t d : t.shape)
       bytes = std::min<__int128>(bytes * std::max<int64_t>(d, 1), static_cast<__int128>(1) << 64);
-    huge |= bytes > kMaxRepeatedBytes || t.elements > (int64_t{1} << 60) ||
-            t.offset > (int64_t{1} << 60);
+    huge |= bytes > kMaxRepeatedBytes || t.elements >= (int64_t{1} << 59) ||
+            t.offset >= (int64_t{1} << 59);
     pickle.Str(std::string(1, static_cast<char>('a' + i)));
     pickle.Tensor(type.name, std::string(1, static_cast<char>('0' + i)), t.elements, t.offset,
                   t.shape, t.strides);

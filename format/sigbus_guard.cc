@@ -1,4 +1,4 @@
-#include "runtime/sigbus_guard.h"
+#include "format/sigbus_guard.h"
 
 #include <unistd.h>
 
@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "format/new_file.h"
 
 namespace quire {
 namespace {
@@ -15,6 +16,7 @@ char message[5000];
 size_t message_bytes;
 
 void Explain(int) {
+  RemoveUnfinishedFile();
   const ssize_t written = write(STDERR_FILENO, message, message_bytes);
   _exit(written < 0 ? 1 : 1);
 }

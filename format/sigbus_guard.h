@@ -1,6 +1,6 @@
 // A mapped file that is cut short, or whose disk fails, while it is in use.
-#ifndef QUIRE_RUNTIME_SIGBUS_GUARD_H_
-#define QUIRE_RUNTIME_SIGBUS_GUARD_H_
+#ifndef QUIRE_FORMAT_SIGBUS_GUARD_H_
+#define QUIRE_FORMAT_SIGBUS_GUARD_H_
 
 #include <string>
 
@@ -13,4 +13,4 @@ void ExplainSigbus(const std::string& path);
 
 }  // namespace quire
 
-#endif  // QUIRE_RUNTIME_SIGBUS_GUARD_H_
+#endif  // QUIRE_FORMAT_SIGBUS_GUARD_H_
