@@ -96,7 +96,11 @@ absl::Status NewFile::OpenNamed() {
     close(fd_);  // its writer has named or removed it meanwhile
   }
   SetTemporary(name);
-  return ftruncate(fd_, 0) == 0 ? absl::OkStatus() : Error("cannot empty what was left beside it");
+  int result;
+  do {
+    result = ftruncate(fd_, 0);
+  } while (result != 0 && errno == EINTR);
+  return result == 0 ? absl::OkStatus() : Error("cannot empty what was left beside it");
 }
 
 absl::Status NewFile::Reserve(int64_t bytes) {

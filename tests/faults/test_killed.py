@@ -60,7 +60,8 @@ def test_f25_a_signal_that_ends_it_leaves_nothing(quire, shim, tmp_path, tiny, n
         ended = 0
         for delay in (0.001, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03):
             process = subprocess.Popen([quire.path, "convert", tiny / "checkpoint", out / "m.quire"],
-                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env,
+                                       preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
             time.sleep(delay)
             process.send_signal(number)
             status = process.wait(timeout=60)

@@ -225,7 +225,7 @@ TEST(Limits, TorchListing) {
     }
     return Listed(pickle.Raw("u"));
   };
-  const absl::Status at = listed(20000, 1000);
+  const absl::Status at = listed(10000, 1000);
   EXPECT_TRUE(at.ok()) << at;
   const absl::Status past = listed(40000, 1000);
   EXPECT_EQ(past.code(), StatusCode::kResourceExhausted) << past;
