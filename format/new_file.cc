@@ -80,11 +80,17 @@ absl::Status NewFile::Open() {
 // two processes do not write one file.
 absl::Status NewFile::OpenNamed() {
   const std::string name = absl::StrCat(path_, kTemporary);
+  SetTemporary(name);  // before there is such a file: a signal may end the process at once
   while (true) {
     fd_ = open(name.c_str(), O_CREAT | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0666);
     if (fd_ < 0 && errno == EINTR) continue;
-    if (fd_ < 0) return Error("cannot create a file beside it");
+    if (fd_ < 0) {
+      const absl::Status status = Error("cannot create a file beside it");
+      SetTemporary("");
+      return status;
+    }
     if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+      SetTemporary("");
       return absl::FailedPreconditionError(
           absl::StrCat(name, ": another process is writing it; wait for its end"));
     }
@@ -95,7 +101,6 @@ absl::Status NewFile::OpenNamed() {
     }
     close(fd_);  // its writer has named or removed it meanwhile
   }
-  SetTemporary(name);
   int result;
   do {
     result = ftruncate(fd_, 0);
