@@ -22,6 +22,14 @@ constexpr char kWorkMagic[8] = {'q', 'u', 'i', 'r', 'e', 'w', 'r', 'k'};
 constexpr uint32_t kWorkVersion = 1;
 constexpr int64_t kAlignment = 16384;
 
+bool SetSize(int fd, int64_t bytes) {
+  int result;
+  do {
+    result = ftruncate(fd, bytes);
+  } while (result != 0 && errno == EINTR);
+  return result == 0;
+}
+
 }  // namespace
 
 struct WorkFile::Header {
@@ -64,7 +72,9 @@ absl::Status WorkFile::Map() {
   const auto error = [&](const char* what) {
     return ErrnoStatus(errno, absl::StrCat(path_, ": ", what));
   };
-  fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  do {
+    fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  } while (fd_ < 0 && errno == EINTR);
   if (fd_ < 0) return error("opening the file of unfinished work");
   struct stat now;
   if (fstat(fd_, &now) != 0) return error("looking at the file of unfinished work");
@@ -76,8 +86,8 @@ absl::Status WorkFile::Map() {
     return absl::FailedPreconditionError(
         absl::StrCat(path_, ": another quantization to the same output is at work"));
   }
-  if (now.st_size != bytes_ && ftruncate(fd_, 0) != 0) return error("emptying it");
-  if (ftruncate(fd_, bytes_) != 0) return error("making it longer");
+  if (now.st_size != bytes_ && !SetSize(fd_, 0)) return error("emptying it");
+  if (!SetSize(fd_, bytes_)) return error("making it longer");
   // Blocks now, so that no write to the mapping fails later.
   if (const int refused = posix_fallocate(fd_, 0, bytes_); refused != 0) {
     unlink(path_.c_str());
