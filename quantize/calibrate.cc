@@ -89,7 +89,7 @@ absl::Status Calibrate(Session& session, absl::Span<const int32_t> tokens,
       }
       progress((l + 1.0) / header.n_layers);
     }
-    return model.CheckUnchanged();
+    return model.file().mapping().CheckUnchanged();
   };
   absl::Status status = finish();
   status.Update((*work)->Remove());
