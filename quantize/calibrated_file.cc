@@ -48,8 +48,10 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFileCalibrated(
   absl::StatusOr<std::vector<QuantizedTensor>> result = QuantizeFile(
       session.model().file(), plan, options.path, options.overwrite, options.memory_budget,
       session.pool(), [](int64_t) {}, encode);
-  if (result.ok() && work != nullptr) {
-    if (absl::Status status = work->Remove(); !status.ok()) return status;
+  // Nothing is lost with work of no layer; that of some is for the next run.
+  if (work != nullptr && (result.ok() || work->layers_done() == 0)) {
+    absl::Status status = work->Remove();
+    if (result.ok() && !status.ok()) return status;
   }
   return result;
 }

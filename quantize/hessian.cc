@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cfloat>
 #include <cmath>
 #include <numeric>
 #include <utility>
@@ -124,7 +125,7 @@ void SymmetricMatrix::Factor(double damping, ThreadPool& pool) {
   double sum = 0;
   for (int64_t i = 0; i < n_; ++i) sum += At(i, i);
   const double mean = n_ > 0 ? sum / static_cast<double>(n_) : 0;
-  const float added = mean > 0 ? static_cast<float>(mean * damping) : 1.0f;
+  const float added = mean > 0 ? std::max(static_cast<float>(mean * damping), FLT_MIN) : 1.0f;
   for (int64_t i = 0; i < blocks_ * kBlock; ++i) {
     float& diagonal = Block(i / kBlock, i / kBlock)[i % kBlock * (kBlock + 1)];
     diagonal = i < n_ ? diagonal + added : 1.0f;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "format/manifest_check.h"
 #include "quantize/encode_tensor.h"
@@ -180,6 +181,14 @@ absl::Status LayerQuantizer::QuantizeMatrix(const Place& place, const ErrorFeedb
 
 absl::Status LayerQuantizer::QuantizeLayer(absl::FunctionRef<void(double part)> progress) {
   const int64_t l = work_.layers_done();
+  // Before anything of the layer is kept: the work file's own sums would cover up damage.
+  for (const TensorView& tensor : model_.file().tensors()) {
+    if (!absl::StartsWith(tensor.name, absl::StrCat("layers.", l, "."))) continue;
+    if (absl::Status status = CheckSum(tensor); !status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat("tensor \"", tensor.name, "\": ", status.message()));
+    }
+  }
   const Place* places[kMatricesOfLayer];
   for (int m = 0; m < kMatricesOfLayer; ++m) places[m] = Find(NameOf(l, m));
   Layer layer = model_.layers()[l];

@@ -142,10 +142,10 @@ absl::Status Quantize(const Options& options) {
   absl::StatusOr<pb::Manifest> plan = PlanQuantization(*source, *scheme, rules);
   if (!plan.ok()) return plan.status();
   const double bits = LayerBitsPerWeight(*plan);
-  if (options.target_bits != 0 && rules.empty() && bits > options.target_bits) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("--target-bits %g: the layers' matrices of %s take at least %.3f bits",
-                        options.target_bits, options.source, bits));
+  if (options.target_bits != 0 && bits > options.target_bits) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "--target-bits %g: the layers' matrices of %s take at least %.3f bits%s",
+        options.target_bits, options.source, bits, rules.empty() ? "" : " with what --keep says"));
   }
   const absl::StatusOr<std::vector<QuantizedTensor>> tensors =
       options.calibrate ? QuantizeCalibrated(options, *plan)

@@ -2,7 +2,6 @@
 
 #include <fnmatch.h>
 #include <sys/mman.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cmath>
@@ -33,13 +32,6 @@ bool IsCarried(const TensorView& tensor, const pb::Manifest& plan, const pb::Ten
   return codebook == nullptr ||
          std::equal(codebook, codebook + Info(tensor.geometry.encoding).codebook_size,
                     tensor.codebook);
-}
-
-// Damage must not get a new, matching checksum.
-absl::Status CheckSum(const TensorView& tensor) {
-  if (XXH3_64bits(tensor.data, tensor.bytes) == tensor.xxh3) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("the checksum of its ", tensor.bytes, " bytes at offset ",
-                                          tensor.offset, " differs: the file is damaged"));
 }
 
 absl::Status Carry(const TensorView& tensor, FileWriter& writer) {
@@ -78,6 +70,21 @@ absl::StatusOr<pb::Manifest> PlanQuantization(const ModelFile& source, const Sch
     if (!name.ok()) return name.status();
     tensors.push_back({*name, tensor.geometry.rows, tensor.geometry.cols});
   }
+  for (const KeepRule& rule : rules) {
+    bool matched = false;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (tensors[i].name.role == TensorRole::kVector) continue;
+      if (fnmatch(rule.pattern.c_str(), plan.tensors(static_cast<int>(i)).name().c_str(), 0) != 0)
+        continue;
+      tensors[i].kept = rule.encoding;
+      matched = true;
+    }
+    if (!matched) {
+      return absl::InvalidArgumentError(absl::StrCat("--keep ", rule.pattern, "=",
+                                                     Info(rule.encoding).name,
+                                                     " matches no matrix of ", source.path()));
+    }
+  }
   const int n_layers = static_cast<int>(plan.config().n_layers());
   std::vector<double> sensitivities;
   if (scheme.mixed) {
@@ -90,24 +97,8 @@ absl::StatusOr<pb::Manifest> PlanQuantization(const ModelFile& source, const Sch
     if (!outliers.ok()) return outliers.status();
     sensitivities = PriorSensitivities(tensors, n_layers, *outliers);
   }
-  std::vector<Encoding> encodings =
+  const std::vector<Encoding> encodings =
       ChooseEncodings(scheme, tensors, n_layers, plan.config().tied_embeddings(), sensitivities);
-  for (const KeepRule& rule : rules) {
-    bool matched = false;
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      if (tensors[i].name.role == TensorRole::kVector) continue;
-      if (fnmatch(rule.pattern.c_str(), plan.tensors(static_cast<int>(i)).name().c_str(), 0) != 0) {
-        continue;
-      }
-      encodings[i] = rule.encoding;
-      matched = true;
-    }
-    if (!matched) {
-      return absl::InvalidArgumentError(absl::StrCat("--keep ", rule.pattern, "=",
-                                                     Info(rule.encoding).name,
-                                                     " matches no matrix of ", source.path()));
-    }
-  }
   plan.set_scheme(scheme.name);
   ClearCodebooks(&plan);
   for (size_t i = 0; i < encodings.size(); ++i) {

@@ -27,9 +27,9 @@ struct KeepRule {
 // InvalidArgument where it is not PATTERN=TYPE with a known type.
 absl::StatusOr<KeepRule> ParseKeepRule(absl::string_view text);
 
-// The manifest of `source` in other encodings: those of `scheme`, then those of the rules, each
-// over the ones before it. Vectors and layouts stay. InvalidArgument for a rule that matches no
-// matrix.
+// The manifest of `source` in other encodings: those of the rules, the last that matches, and
+// of `scheme` for the others, whose budget the former count towards. Vectors and layouts stay.
+// InvalidArgument for a rule that matches no matrix.
 absl::StatusOr<pb::Manifest> PlanQuantization(const ModelFile& source, const Scheme& scheme,
                                               absl::Span<const KeepRule> rules);
 

@@ -179,10 +179,11 @@ std::vector<Encoding> ChooseEncodings(const Scheme& scheme, absl::Span<const Sch
                         : role == TensorRole::kEmbedding
                             ? (tied_embeddings ? scheme.output : scheme.embedding)
                             : scheme.layers);
+    if (tensors[i].kept.has_value()) encodings[i] = *tensors[i].kept;
     if (!InLayers(role)) continue;
-    step[i] = 0;
+    if (!tensors[i].kept.has_value()) step[i] = 0;
     weights += static_cast<double>(tensors[i].rows) * tensors[i].cols;
-    bits += bits_of(i, scheme.layers);
+    bits += bits_of(i, encodings[i]);
   }
   if (!scheme.mixed) return encodings;
   const std::vector<double> prior = PriorSensitivities(tensors, n_layers);

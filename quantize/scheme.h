@@ -2,6 +2,7 @@
 #ifndef QUIRE_QUANTIZE_SCHEME_H_
 #define QUIRE_QUANTIZE_SCHEME_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,7 +57,8 @@ absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits);
 
 struct SchemeTensor {
   TensorName name;
-  int64_t rows, cols;  // of a vector: 1 and its length
+  int64_t rows, cols;                           // of a vector: 1 and its length
+  std::optional<Encoding> kept = std::nullopt;  // what it gets whatever the scheme says
 };
 
 // What a matrix of the layers costs in quality: the divergence that an error of its weights causes,
@@ -71,8 +73,9 @@ inline constexpr double kOutlier = 8;
 // The encoding of each tensor of a model. A mixed scheme goes up from its `layers`, one step of one
 // matrix at a time, always that which lowers sum (sensitivity x weights x relative squared error of
 // its encoding) most per bit and still fits the budget; so it depends on its arguments alone, and
-// stays within max_bits unless `layers` itself does not. `sensitivities`: one for each tensor, in
-// the unit of PriorSensitivities, where calibration has measured them; empty: PriorSensitivities.
+// stays within max_bits unless `layers`, with what is kept, does not. `sensitivities`: one for each
+// tensor, in the unit of PriorSensitivities, where calibration has measured them; empty:
+// PriorSensitivities.
 std::vector<Encoding> ChooseEncodings(const Scheme& scheme, absl::Span<const SchemeTensor> tensors,
                                       int n_layers, bool tied_embeddings,
                                       absl::Span<const double> sensitivities = {});

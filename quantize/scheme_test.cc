@@ -86,6 +86,23 @@ TEST(Schemes, AnyBudgetIsKeptAndUsed) {
   }
 }
 
+TEST(Schemes, WhatIsKeptCountsTowardsTheBudget) {
+  for (const Shape& shape : kShapes) {
+    if (shape.n_layers == 1) continue;
+    std::vector<SchemeTensor> tensors = TensorsOf(shape);
+    for (SchemeTensor& tensor : tensors) {
+      if (tensor.name.role == TensorRole::kGate) tensor.kept = Encoding::kQ6;
+    }
+    const std::vector<Encoding> encodings =
+        ChooseEncodings(*SchemeFor("q4", 5.2), tensors, shape.n_layers, shape.tied);
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (tensors[i].kept.has_value()) EXPECT_EQ(encodings[i], Encoding::kQ6);
+    }
+    EXPECT_LE(LayerBits(tensors, encodings), 5.2) << shape.name;
+    EXPECT_GT(LayerBits(tensors, encodings), 5.15) << shape.name;
+  }
+}
+
 // A measured sensitivity takes the place of the prior.
 TEST(Schemes, GivenSensitivitiesDecide) {
   const Shape& shape = kShapes[0];

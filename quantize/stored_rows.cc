@@ -1,8 +1,11 @@
 #include "quantize/stored_rows.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "format/packed_layout.h"
 
 namespace quire {
@@ -27,6 +30,12 @@ void DecodeColumns(const TensorView& tensor, int64_t first_row, int64_t n_rows, 
       std::copy_n(unit.data() + r * part.padded_cols(), n_cols, out + (row + r) * n_cols);
     }
   }
+}
+
+absl::Status CheckSum(const TensorView& tensor) {
+  if (XXH3_64bits(tensor.data, tensor.bytes) == tensor.xxh3) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the checksum of its ", tensor.bytes, " bytes at offset ",
+                                          tensor.offset, " differs: the file is damaged"));
 }
 
 }  // namespace quire

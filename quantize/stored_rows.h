@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "format/model_file.h"
 
 namespace quire {
@@ -15,6 +16,10 @@ void DecodeRows(const TensorView& tensor, int64_t first_row, int64_t n_rows, flo
 // others are touched.
 void DecodeColumns(const TensorView& tensor, int64_t first_row, int64_t n_rows, int64_t n_cols,
                    float* out);
+
+// DataLoss where the stored bytes differ from their checksum: damage must not get a new, matching
+// one.
+absl::Status CheckSum(const TensorView& tensor);
 
 }  // namespace quire
 

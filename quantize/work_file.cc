@@ -86,11 +86,22 @@ absl::Status WorkFile::Map() {
     return absl::FailedPreconditionError(
         absl::StrCat(path_, ": another quantization to the same output is at work"));
   }
+  // Only what a run like this one left behind may be written over.
+  char magic[sizeof kWorkMagic];
+  if (now.st_size > 0 && (pread(fd_, magic, sizeof magic, 0) != sizeof magic ||
+                          std::memcmp(magic, kWorkMagic, sizeof magic) != 0)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        path_, ": is in the place of unfinished work, and is none; move it away or delete it"));
+  }
   if (now.st_size != bytes_ && !SetSize(fd_, 0)) return error("emptying it");
   if (!SetSize(fd_, bytes_)) return error("making it longer");
   // Blocks now, so that no write to the mapping fails later.
-  if (const int refused = posix_fallocate(fd_, 0, bytes_); refused != 0) {
-    unlink(path_.c_str());
+  int refused;
+  do {
+    refused = posix_fallocate(fd_, 0, bytes_);
+  } while (refused == EINTR);
+  if (refused != 0) {
+    if (now.st_size != bytes_) unlink(path_.c_str());
     return ErrnoStatus(refused,
                        absl::StrCat(path_, ": room for ", bytes_, " bytes of unfinished work"));
   }
@@ -126,7 +137,11 @@ int64_t WorkFile::FindDone() const {
   int64_t done = same ? header.layers_done : 0;
   for (int64_t l = 0; l < done; ++l) {
     const Record& record = *RecordOf(l);
-    if (XXH3_64bits(data_ + encoded_offset_ + record.first, record.bytes) != record.encoded_xxh3) {
+    const bool inside = record.first >= 0 && record.bytes >= 0 &&
+                        record.first <= shape_.encoded_bytes &&
+                        record.bytes <= shape_.encoded_bytes - record.first;
+    if (!inside ||
+        XXH3_64bits(data_ + encoded_offset_ + record.first, record.bytes) != record.encoded_xxh3) {
       done = 0;
     }
   }

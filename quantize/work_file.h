@@ -31,7 +31,8 @@ class WorkFile {
 
   // Opens `path` where its shape and checksums say that it continues the same work, else begins
   // anew. ResourceExhausted where the disk has no room for all of it; FailedPrecondition where
-  // another process has it.
+  // another process has it, or `path` is a file of
+  // anything else.
   static absl::StatusOr<std::unique_ptr<WorkFile>> Open(const std::string& path,
                                                         const Shape& shape);
   ~WorkFile();

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
+#include <cstring>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -89,7 +91,7 @@ TEST_F(WorkFileTest, DamageIsNoticedWhereverItIs) {
   // Header and records byte by byte; of states and encoded bytes some. Layer 2's states and bytes
   // are not there yet.
   std::vector<int64_t> places;
-  for (int64_t i = 0; i < 56; ++i) places.push_back(i);
+  for (int64_t i = 8; i < 56; ++i) places.push_back(i);
   for (int64_t i = 0; i < 2 * 144; ++i) places.push_back(64 + i);
   const int64_t states = 16384, encoded = 32768;
   for (const int64_t i : {0, 1, 1999, 3999}) places.push_back(states + i);
@@ -106,6 +108,37 @@ TEST_F(WorkFileTest, DamageIsNoticedWhereverItIs) {
   }
   EXPECT_EQ(layers_done_of(whole.substr(0, whole.size() - 1)), 0);
   EXPECT_EQ(layers_done_of(whole.substr(0, 100)), 0);
+}
+
+// Its sums are no secret: what a record says is checked although they agree.
+TEST_F(WorkFileTest, RecordsThatReachBeyondTheFileAreNotFollowed) {
+  WriteTwoLayers();
+  const std::string whole = *ReadWholeFile(path_, 1 << 20);
+  const int64_t values[] = {-1, 40001, int64_t{1} << 40, INT64_MAX, INT64_MIN};
+  for (const int64_t place : {64, 72, 64 + 144, 72 + 144}) {  // first and bytes of both
+    for (const int64_t value : values) {
+      std::string damaged = whole;
+      std::memcpy(&damaged[place], &value, sizeof value);
+      const uint64_t sum =
+          XXH3_64bits_withSeed(&damaged[64], 2 * 144, XXH3_64bits(&damaged[0], 48));
+      std::memcpy(&damaged[48], &sum, sizeof sum);
+      std::ofstream(path_, std::ios::binary) << damaged;
+      EXPECT_EQ(LayersDone(kShape), 0) << place << " " << value;
+    }
+  }
+  // The same recomputation without damage is accepted: the places above are the right ones.
+  std::string again = whole;
+  const uint64_t sum = XXH3_64bits_withSeed(&again[64], 2 * 144, XXH3_64bits(&again[0], 48));
+  std::memcpy(&again[48], &sum, sizeof sum);
+  EXPECT_EQ(again, whole);
+}
+
+TEST_F(WorkFileTest, AFileOfAnythingElseIsLeftAlone) {
+  for (const std::string text : {"notes", "a longer file of notes"}) {
+    std::ofstream(path_, std::ios::binary) << text;
+    EXPECT_EQ(WorkFile::Open(path_, kShape).status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(*ReadWholeFile(path_, 1 << 20), text);
+  }
 }
 
 TEST_F(WorkFileTest, OneProcessAtATime) {

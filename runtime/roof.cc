@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <string>
 
@@ -41,7 +42,7 @@ uint64_t Sum(const uint8_t* data, int64_t n) {
   return total[0] + total[1];
 }
 
-volatile uint64_t g_sink;
+std::atomic<uint64_t> g_sink;  // keeps sums from being optimized away
 
 // Enough independent chains to hide any instruction's latency, each in a register of its own:
 // STEP(v) advances chain v.
@@ -151,7 +152,9 @@ absl::StatusOr<AnonymousMemory> RoofMemory(int64_t bytes, ThreadPool& pool) {
 double ReadBandwidth(absl::Span<const uint8_t> slice, ThreadPool& pool) {
   const int64_t share = static_cast<int64_t>(slice.size()) / pool.size() / 64 * 64;
   const int64_t start = MonotonicNanoseconds();
-  pool.Run([&](int thread) { g_sink = Sum(slice.data() + thread * share, share); });
+  pool.Run([&](int thread) {
+    g_sink.store(Sum(slice.data() + thread * share, share), std::memory_order_relaxed);
+  });
   return static_cast<double>(share * pool.size()) / SecondsSince(start);
 }
 

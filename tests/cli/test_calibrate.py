@@ -155,4 +155,24 @@ def test_too_little_memory_says_how_much(quire, source, text, tmp_path):
     done = quire.run("quantize", source, tmp_path / "m.quire", "--type", "q4", "--calibrate", "-f", text,
                      "--memory-budget", "1MiB")
     assert done.returncode == 2 and b"--memory-budget is 1MiB, wanted 8MiB or more" in done.stderr
-    assert not (tmp_path / "m.quire").exists()
+    assert not list(tmp_path.glob("m.quire*")), "something was left behind"
+
+
+def test_damaged_weights_leave_no_trace_in_what_follows(quire, source, text, tmp_path):
+    """Damage found on the way must not live on in the layers that are kept for the next run."""
+    flags = ("--type", "q4", "--calibrate", "-f", text)
+    clean, model, output = tmp_path / "clean.quire", tmp_path / "f16.quire", tmp_path / "m.quire"
+    quire("quantize", source, clean, *flags)
+    whole = source.read_bytes()
+    offsets = {t["name"]: t["offset"] for t in quire.json("inspect", source, "--tensors")["tensors"]}
+    for name, kept in (("layers.0.w_down", False), ("layers.2.w_down", True)):
+        at = offsets[name] + 1000
+        model.write_bytes(whole[:at] + bytes([whole[at] ^ 64]) + whole[at + 1:])
+        done = quire.run("quantize", model, output, *flags)
+        assert done.returncode == 1 and name.encode() in done.stderr and b"damaged" in done.stderr, done.stderr
+        assert not output.exists()
+        assert (tmp_path / "m.quire.unfinished").exists() == kept
+        model.write_bytes(whole)
+        quire("quantize", model, output, *flags, "--force")
+        assert output.read_bytes() == clean.read_bytes()
+        output.unlink()
