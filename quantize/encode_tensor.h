@@ -22,7 +22,7 @@ namespace quire {
 // several threads at once, for ranges that begin at a multiple of geometry.unit_rows(), each row
 // once.
 using ReadRows = absl::FunctionRef<absl::Status(int64_t first_row, int64_t n_rows, float* out)>;
-// The same for GGUF blocks: n_rows x (cols / 32) blocks of 18 (Q4_0) or 34 (Q8_0) bytes.
+// The same for GGUF blocks: n_rows x (cols / 32) blocks of 18 (Q4_0), 20 (Q4_1) or 34 (Q8_0) bytes.
 using ReadBlocks = absl::FunctionRef<absl::Status(int64_t first_row, int64_t n_rows, uint8_t* out)>;
 // Takes the tensor's bytes in file order: FileWriter::Append. Called from one thread at a time, not
 // the caller's.

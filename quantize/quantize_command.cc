@@ -85,6 +85,7 @@ void PrintText(const ModelFile& source, const ModelFile& output,
 }
 
 absl::StatusOr<std::vector<QuantizedTensor>> QuantizeCalibrated(const Options& options,
+                                                                Session& session,
                                                                 const pb::Manifest& plan) {
   std::string text(CalibrationText());
   if (!options.text_file.empty()) {
@@ -92,14 +93,10 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeCalibrated(const Options& o
     if (!file.ok()) return file.status();
     text = *std::move(file);
   }
-  SessionOptions session_options;
-  session_options.threads = options.threads;
-  absl::StatusOr<std::unique_ptr<Session>> session = Session::Open(options.source, session_options);
-  if (!session.ok()) return session.status();
-  const absl::StatusOr<std::vector<int32_t>> tokens = CalibrationTokens(**session, text);
+  const absl::StatusOr<std::vector<int32_t>> tokens = CalibrationTokens(session, text);
   if (!tokens.ok()) return tokens.status();
   LayerProgress progress("quantize", plan.config().n_layers());
-  return QuantizeFileCalibrated(**session, plan, *tokens,
+  return QuantizeFileCalibrated(session, plan, *tokens,
                                 {options.output, options.force, options.memory_budget.bytes},
                                 [&](double part) { progress.Update(part); });
 }
@@ -134,12 +131,26 @@ absl::Status Quantize(const Options& options) {
     if (!rule.ok()) return rule.status();
     rules.push_back(*std::move(rule));
   }
-  absl::StatusOr<ModelFile> source = ModelFile::Open(options.source);
-  if (!source.ok()) return source.status();
+  // Opened once, so that the plan is of the very file that is quantized.
+  std::unique_ptr<Session> session;
+  std::optional<ModelFile> file;
+  if (options.calibrate) {
+    SessionOptions session_options;
+    session_options.threads = options.threads;
+    absl::StatusOr<std::unique_ptr<Session>> opened =
+        Session::Open(options.source, session_options);
+    if (!opened.ok()) return opened.status();
+    session = *std::move(opened);
+  } else {
+    absl::StatusOr<ModelFile> opened = ModelFile::Open(options.source);
+    if (!opened.ok()) return opened.status();
+    file = *std::move(opened);
+  }
+  const ModelFile& source = options.calibrate ? session->model().file() : *file;
   ExplainSigbus(options.source);
   absl::Status status = CheckNotSameFile(options.source, options.output);
   if (!status.ok()) return status;
-  absl::StatusOr<pb::Manifest> plan = PlanQuantization(*source, *scheme, rules);
+  absl::StatusOr<pb::Manifest> plan = PlanQuantization(source, *scheme, rules);
   if (!plan.ok()) return plan.status();
   const double bits = LayerBitsPerWeight(*plan);
   if (options.target_bits != 0 && bits > options.target_bits) {
@@ -148,13 +159,13 @@ absl::Status Quantize(const Options& options) {
         options.target_bits, options.source, bits, rules.empty() ? "" : " with what --keep says"));
   }
   const absl::StatusOr<std::vector<QuantizedTensor>> tensors =
-      options.calibrate ? QuantizeCalibrated(options, *plan)
-                        : QuantizeDirectly(options, *source, *plan);
+      options.calibrate ? QuantizeCalibrated(options, *session, *plan)
+                        : QuantizeDirectly(options, source, *plan);
   if (!tensors.ok()) return tensors.status();
   absl::StatusOr<ModelFile> output = ModelFile::Open(options.output);
   if (!output.ok()) return output.status();
   const double seconds = (MonotonicNanoseconds() - start) * 1e-9;
-  (options.json ? PrintJson : PrintText)(*source, *output, *tensors, seconds,
+  (options.json ? PrintJson : PrintText)(source, *output, *tensors, seconds,
                                          peak_anonymous.bytes());
   return absl::OkStatus();
 }

@@ -99,7 +99,8 @@ class RowPlace {
   uint8_t* const unit_;
 };
 
-// Encodes one row. The unit's bytes were zero before its first row. Padded columns become zeros.
+// Encodes one row. The unit's bytes were zero before its first row. Padded columns become zeros,
+// or of q4_1, which may have none, what is nearest.
 // Adds sum (x - decoded x)^2 over the row, columns ascending, to *squared_error, and sum x^2 to
 // *squared_norm.
 void EncodeRow(const Geometry& geometry, const RowInput& input, int row, uint8_t* unit,

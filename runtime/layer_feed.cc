@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "format/command_line.h"
 #include "format/kernel_text.h"
+#include "format/process_memory.h"
 
 namespace quire {
 namespace {
@@ -65,7 +66,9 @@ void LayerFeed::Look(int64_t growth_bytes) {
   if (IsInMemory(file.file())) return;
 
   const absl::StatusOr<Residency> residency = Residency::Read(file);
-  if (residency.ok()) cached_bytes_ = residency->bytes();
+  // Who may not know what is cached of the file at least knows what it maps itself.
+  cached_bytes_ = residency.ok() ? residency->bytes()
+                                 : std::min<int64_t>(file.size(), ReadProcessMemory().rss_file);
   room = find_room(cached_bytes_);
   judged_bytes_ = room.bytes;
   idle_looks_ = 0;

@@ -83,7 +83,8 @@ class Transformer {
   // x [n][hidden_dim] becomes x + attention(norm(x)), for n <= kBatchTokens tokens from `position`
   // on of one sequence, whose earlier tokens went through the same layer before. `layer` may be of
   // any encodings, in or outside the mapping. The first layer's part of the cache is overwritten.
-  // Where `observe` said stop, x and the cache's use are as before, and the result is false.
+  // Where `observe` said stop, x is as before, and the result is false; behind kQkv the tokens'
+  // keys and values are in the cache, as later tokens of the sequence want them.
   bool RunAttention(const Layer& layer, int64_t position, int64_t n, float* x,
                     ObserveInput observe);
   // x [n][hidden_dim] becomes x + ffn(norm(x)); likewise.
