@@ -10,6 +10,7 @@
 
 #include "absl/types/span.h"
 #include "convert/convert_command.h"
+#include "convert/export/export_command.h"
 #include "convert/inspect_command.h"
 #include "convert/sandbox.h"
 #include "format/command_line.h"
@@ -37,6 +38,7 @@ constexpr struct {
      "turn a PyTorch, safetensors or GGUF checkpoint into one .quire file"},
     {"quantize", quire::QuantizeCommand, "encode a .quire file's weights in fewer bits"},
     {"calibrate", quire::CalibrateCommand, "measure on a text what a model's matrices multiply"},
+    {"export", quire::ExportCommand, "write a model for llama.cpp, transformers or vLLM"},
     {"run", quire::RunCommand, "generate text, straight from the mapped file"},
     {"bench", quire::BenchCommand, "measure load time, memory and speed"},
     {"perplexity", quire::PerplexityCommand, "measure how well a model predicts a text"},

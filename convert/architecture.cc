@@ -96,10 +96,6 @@ const char* NameIn(const TensorNames& row, Naming naming) {
                                         : row.gguf;
 }
 
-std::string OfLayer(const char* pattern, int64_t layer) {
-  return absl::StrReplaceAll(pattern, {{"*", absl::StrCat(layer)}});
-}
-
 std::string WithoutWrappers(absl::string_view name) {
   std::vector<absl::string_view> steps = absl::StrSplit(name, '.');
   steps.erase(
@@ -271,24 +267,7 @@ class Planner {
     return false;
   }
 
-  int64_t Size(Dim dim) const {
-    const pb::ModelConfig& config = hyper_.config;
-    switch (dim) {
-      case Dim::kVocab:
-        return config.vocab_size();
-      case Dim::kHidden:
-        return config.hidden_dim();
-      case Dim::kQuery:
-        return int64_t{config.n_heads()} * config.head_dim();
-      case Dim::kKeyValue:
-        return int64_t{config.n_kv_heads()} * config.head_dim();
-      case Dim::kFfn:
-        return config.ffn_dim();
-      case Dim::kNone:
-        return 0;
-    }
-    return 0;
-  }
+  int64_t Size(Dim dim) const { return DimSize(hyper_.config, dim); }
 
   // Adds the tensor of a row to the plan, or to what is missing. Sets status_ on the first tensor
   // that is there and is not what it should be.
@@ -316,7 +295,7 @@ class Planner {
       return;
     }
     plan_.tensors.push_back({OfLayer(row.canonical, layer), found->second, std::move(shape),
-                             Interleaved() ? RotaryHeads(row.canonical) : 0});
+                             Interleaved() ? RotaryHeads(hyper_.config, row.canonical) : 0});
     taken_.insert(found->second);
   }
 
@@ -386,15 +365,6 @@ class Planner {
     return names_.naming == Naming::kMeta ||
            (names_.naming == Naming::kGguf && hyper_.gguf_interleaved);
   }
-  int RotaryHeads(absl::string_view canonical) const {
-    if (absl::EndsWith(canonical, ".wq") || absl::EndsWith(canonical, ".bq")) {
-      return static_cast<int>(hyper_.config.n_heads());
-    }
-    if (absl::EndsWith(canonical, ".wk") || absl::EndsWith(canonical, ".bk")) {
-      return static_cast<int>(hyper_.config.n_kv_heads());
-    }
-    return 0;
-  }
   static bool IsFloating(DType dtype) {
     switch (dtype) {
       case DType::kF64:
@@ -429,6 +399,38 @@ class Planner {
 
 absl::Span<const TensorNames> TensorNameTable() { return kTable; }
 
+std::string OfLayer(const char* name, int64_t layer) {
+  return absl::StrReplaceAll(name, {{"*", absl::StrCat(layer)}});
+}
+
+int64_t DimSize(const pb::ModelConfig& config, Dim dim) {
+  switch (dim) {
+    case Dim::kVocab:
+      return config.vocab_size();
+    case Dim::kHidden:
+      return config.hidden_dim();
+    case Dim::kQuery:
+      return int64_t{config.n_heads()} * config.head_dim();
+    case Dim::kKeyValue:
+      return int64_t{config.n_kv_heads()} * config.head_dim();
+    case Dim::kFfn:
+      return config.ffn_dim();
+    case Dim::kNone:
+      return 0;
+  }
+  return 0;
+}
+
+int RotaryHeads(const pb::ModelConfig& config, absl::string_view canonical) {
+  if (absl::EndsWith(canonical, ".wq") || absl::EndsWith(canonical, ".bq")) {
+    return static_cast<int>(config.n_heads());
+  }
+  if (absl::EndsWith(canonical, ".wk") || absl::EndsWith(canonical, ".bk")) {
+    return static_cast<int>(config.n_kv_heads());
+  }
+  return 0;
+}
+
 absl::StatusOr<ModelPlan> PlanModel(const TensorSource& source, const CheckpointConfig& where) {
   std::vector<std::string> names;
   for (const SourceTensor& tensor : source.tensors()) names.push_back(WithoutWrappers(tensor.name));
@@ -447,6 +449,11 @@ absl::StatusOr<ModelPlan> PlanModel(const TensorSource& source, const Checkpoint
            : FindHyperparameters(source, where.path, where.config_file,
                                  root->naming == Naming::kMeta);
   if (!hyperparameters.ok()) return hyperparameters.status();
+  if (!hyperparameters->quantization.empty() && !where.unpacked) {
+    return absl::UnimplementedError(
+        absl::StrCat(hyperparameters->place, ": 'quantization_config' (",
+                     hyperparameters->quantization, ") is not supported"));
+  }
 
   Names under_root{root->naming, {}};
   std::vector<std::pair<std::string, std::string>> left_out;

@@ -40,6 +40,13 @@ struct TensorNames {
 // In file order: embedding, the tensors of a layer, norm, output.
 absl::Span<const TensorNames> TensorNameTable();
 
+// A name of the table in a layer: its number in place of "*".
+std::string OfLayer(const char* name, int64_t layer);
+// The size of a dimension; 0 of kNone.
+int64_t DimSize(const pb::ModelConfig& config, Dim dim);
+// Heads whose rows rotary embedding pairs: of wq, bq, wk and bk, by canonical name; 0 of others.
+int RotaryHeads(const pb::ModelConfig& config, absl::string_view canonical);
+
 // Where to look for hyperparameters and tensors.
 struct CheckpointConfig {
   // The file or folder that the source was opened from. config.json or params.json is looked for in
@@ -49,6 +56,8 @@ struct CheckpointConfig {
   std::string config_file;
   // Only tensors under this dotted path (--root); empty: found by the embedding's name.
   std::string root;
+  // The source has done what the configuration says of packed weights (quantized_source.h).
+  bool unpacked = false;
 };
 
 struct CanonicalTensor {

@@ -4,10 +4,12 @@
 
 #include <cmath>
 #include <future>
+#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "convert/gguf.h"
+#include "convert/quantized_source.h"
 #include "convert/tokenizer_import.h"
 #include "format/file.h"
 #include "format/manifest_check.h"
@@ -26,16 +28,19 @@ absl::StatusOr<pb::Tokenizer> FindTokenizer(const ConvertOptions& options,
     return IsFolder(options.tokenizer) ? ImportTokenizerFolder(options.tokenizer)
                                        : ImportTokenizerFile(options.tokenizer);
   }
+  absl::StatusOr<pb::Tokenizer> tokenizer;
   if (source.container() == "gguf") {
     absl::StatusOr<GgufTokenizerFields> fields = ReadGgufTokenizer(options.source);
-    if (!fields.ok()) return fields.status();
-    return ImportGgufTokenizer(*fields);
-  }
-  const std::string folder = FolderOf(options.source);
-  absl::StatusOr<pb::Tokenizer> tokenizer = ImportTokenizerFolder(folder);
-  if (absl::IsNotFound(tokenizer.status()) && access((folder + "params.json").c_str(), F_OK) == 0) {
-    // Meta's downloads keep one tokenizer.model for all sizes, a folder above them.
-    tokenizer = ImportTokenizerFolder(folder + "..");
+    tokenizer =
+        fields.ok() ? ImportGgufTokenizer(*fields) : absl::StatusOr<pb::Tokenizer>(fields.status());
+  } else {
+    const std::string folder = FolderOf(options.source);
+    tokenizer = ImportTokenizerFolder(folder);
+    if (absl::IsNotFound(tokenizer.status()) &&
+        access((folder + "params.json").c_str(), F_OK) == 0) {
+      // Meta's downloads keep one tokenizer.model for all sizes, a folder above them.
+      tokenizer = ImportTokenizerFolder(folder + "..");
+    }
   }
   if (absl::IsNotFound(tokenizer.status())) {
     return absl::NotFoundError(
@@ -55,6 +60,8 @@ Encoding SourceEncoding(DType dtype) {
       return Encoding::kBF16;
     case DType::kGgmlQ4_0:
       return Encoding::kQ4_0;
+    case DType::kGgmlQ4_1:
+      return Encoding::kQ4_1;
     case DType::kGgmlQ8_0:
       return Encoding::kQ8;
     default:
@@ -127,6 +134,20 @@ absl::StatusOr<std::vector<Encoding>> EncodingsOf(const ModelPlan& model,
   return encodings;
 }
 
+// Whether most weights of the layers are codes that `source` carries over bit for bit in 4 bits:
+// another 4-bit encoding would only add its own error.
+bool IsFourBitAlready(const ModelPlan& model, const TensorSource& source) {
+  int64_t all = 0, carried = 0;
+  for (const CanonicalTensor& tensor : model.tensors) {
+    if (tensor.shape.size() != 2 || !absl::StartsWith(tensor.name, "layers.")) continue;
+    const int64_t n = tensor.shape[0] * tensor.shape[1];
+    all += n;
+    const DType dtype = source.tensors()[tensor.source].dtype;
+    if (dtype == DType::kGgmlQ4_0 || dtype == DType::kGgmlQ4_1) carried += n;
+  }
+  return 2 * carried > all;
+}
+
 absl::Status AddTensor(const CanonicalTensor& tensor, DType dtype, Encoding encoding,
                        pb::Manifest* manifest, TensorPlan* plan) {
   if (!Info(dtype).decodable) {
@@ -142,8 +163,9 @@ absl::Status AddTensor(const CanonicalTensor& tensor, DType dtype, Encoding enco
   SetEncoding(encoding, CodebookFor(encoding), manifest, entry);
   plan->tensor = tensor;
   plan->dtype = dtype;
-  plan->carried = (dtype == DType::kGgmlQ4_0 && encoding == Encoding::kQ4_0) ||
-                  (dtype == DType::kGgmlQ8_0 && encoding == Encoding::kQ8);
+  const bool blocks =
+      dtype == DType::kGgmlQ4_0 || dtype == DType::kGgmlQ4_1 || dtype == DType::kGgmlQ8_0;
+  plan->carried = blocks && encoding == SourceEncoding(dtype);
   return absl::OkStatus();
 }
 
@@ -203,35 +225,50 @@ class RowReader {
 }  // namespace
 
 absl::StatusOr<std::optional<Scheme>> ConversionScheme(const ConvertOptions& options) {
-  if (options.type == "source" && options.target_bits == 0) return std::optional<Scheme>();
-  const absl::Status known = FindScheme(options.type).status();
+  if (options.target_bits == 0 && (options.type.empty() || options.type == "source"))
+    return std::optional<Scheme>();
+  const std::string type = options.type.empty() ? "q4" : options.type;
+  const absl::Status known = FindScheme(type).status();
   if (!known.ok()) return absl::InvalidArgumentError(absl::StrCat(known.message(), ", source"));
-  absl::StatusOr<Scheme> scheme = SchemeFor(options.type, options.target_bits);
+  absl::StatusOr<Scheme> scheme = SchemeFor(type, options.target_bits);
   if (!scheme.ok()) return scheme.status();
   return std::optional<Scheme>(*std::move(scheme));
 }
 
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
   ConvertPlan plan;
-  const absl::StatusOr<std::optional<Scheme>> scheme = ConversionScheme(options);
-  if (!scheme.ok()) return scheme.status();
-  absl::StatusOr<std::unique_ptr<TensorSource>> source = OpenCheckpoint(options.source);
+  const absl::StatusOr<std::optional<Scheme>> asked = ConversionScheme(options);
+  if (!asked.ok()) return asked.status();
+  std::optional<Scheme> scheme = *asked;
+  absl::StatusOr<std::unique_ptr<TensorSource>> opened = OpenCheckpoint(options.source);
+  if (!opened.ok()) return opened.status();
+  const bool carry = !scheme.has_value() || scheme->layers == Encoding::kQ4_0;
+  absl::StatusOr<UnpackedSource> source =
+      UnpackQuantized(*std::move(opened), options.source, options.config_file, carry);
   if (!source.ok()) return source.status();
-  plan.source = *std::move(source);
-  absl::StatusOr<ModelPlan> model =
-      PlanModel(*plan.source, {options.source, options.config_file, options.root});
+  if (!source->obstacle.empty()) {
+    return absl::UnimplementedError(
+        absl::StrCat(options.source, ": ", source->obstacle,
+                     "; it cannot be carried over as it is; --type q4 or q8 encodes its weights "
+                     "anew"));
+  }
+  plan.source = std::move(source->source);
+  absl::StatusOr<ModelPlan> model = PlanModel(
+      *plan.source, {options.source, options.config_file, options.root, source->unpacked});
   if (!model.ok()) return model.status();
+  if (options.type.empty() && !scheme.has_value() && !IsFourBitAlready(*model, *plan.source))
+    scheme = *SchemeFor("q4", 0);
   if (options.tokenizer != "none") {
     absl::StatusOr<pb::Tokenizer> tokenizer = FindTokenizer(options, *plan.source);
     if (!tokenizer.ok()) return tokenizer.status();
     plan.tokenizer = tokenizer->SerializeAsString();
   }
   absl::StatusOr<std::vector<Encoding>> encodings =
-      EncodingsOf(*model, *plan.source, scheme->has_value() ? &**scheme : nullptr);
+      EncodingsOf(*model, *plan.source, scheme.has_value() ? &*scheme : nullptr);
   if (!encodings.ok()) return encodings.status();
   plan.left_out = std::move(model->left_out);
   *plan.manifest.mutable_config() = std::move(model->config);
-  plan.manifest.set_scheme(scheme->has_value() ? (*scheme)->name : "source");
+  plan.manifest.set_scheme(scheme.has_value() ? scheme->name : "source");
   plan.manifest.mutable_source()->set_converter(absl::StrCat("quire ", kVersion));
   for (const auto& [name, bytes] : plan.source->files()) {
     pb::SourceFile* file = plan.manifest.mutable_source()->add_files();

@@ -23,8 +23,10 @@ namespace quire {
 
 struct ConvertOptions {
   std::string source;  // checkpoint file or folder
-  std::string type =
-      "q4";  // a scheme's name (quantize/scheme.h), or "source": each tensor keeps its own type
+  // A scheme's name (quantize/scheme.h), or "source": each tensor keeps its own type. Empty: q4,
+  // but source where most weights of the layers are 4-bit codes that are carried over bit for bit
+  // and target_bits is 0.
+  std::string type;
   double target_bits = 0;   // --target-bits, or 0: the scheme's own
   std::string config_file;  // --config
   std::string
@@ -49,8 +51,8 @@ struct ConvertPlan {
   int64_t source_bytes = 0;                                   // of all its files
   int64_t file_bytes = 0;
 };
-// What type and target_bits ask for; nullopt: "source". InvalidArgument where there is no such
-// scheme.
+// What type and target_bits ask for; nullopt: "source", or what the checkpoint decides.
+// InvalidArgument where there is no such scheme.
 absl::StatusOr<std::optional<Scheme>> ConversionScheme(const ConvertOptions& options);
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options);
 

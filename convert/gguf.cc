@@ -129,6 +129,9 @@ absl::StatusOr<GgufTokenizerFields> ReadGgufTokenizer(const std::string& path) {
   ArrayReader arrays(*file, *header);
   GgufTokenizerFields fields;
   fields.model = json.String("tokenizer.ggml.model", "");
+  if (fields.model == "none") {
+    return absl::NotFoundError(absl::StrCat(path, ": the metadata says that it has no tokenizer"));
+  }
   fields.pre = json.String("tokenizer.ggml.pre", "");
   fields.tokens = arrays.Strings("tokenizer.ggml.tokens");
   fields.scores = arrays.Numbers<float>("tokenizer.ggml.scores");

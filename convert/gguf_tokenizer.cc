@@ -1,4 +1,5 @@
 // The tokenizer in a GGUF file's metadata.
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,16 @@ constexpr PreTokenizer kPreTokenizers[] = {
      false,
      false},
 };
+
+absl::Status AddSplits(const PreTokenizer& pre, pb::Tokenizer* out) {
+  for (const char* source : pre.patterns) {
+    if (source == nullptr) break;
+    absl::StatusOr<std::string> pattern = PatternToPcre2(source);
+    if (!pattern.ok()) return pattern.status();
+    AddSplit(*pattern, pb::TextStep::ISOLATED, out);
+  }
+  return absl::OkStatus();
+}
 
 absl::Status CheckSizes(const GgufTokenizerFields& fields) {
   const size_t n = fields.tokens.size();
@@ -121,12 +132,7 @@ absl::Status ImportByteLevel(const GgufTokenizerFields& fields, pb::Tokenizer* o
   out->set_whole_words(pre->whole_words);
   out->set_add_bos(fields.add_bos.value_or(pre->add_bos));
   if (pre->nfc) out->add_normalizer()->set_kind(pb::TextStep::NFC);
-  for (const char* source : pre->patterns) {
-    if (source == nullptr) break;
-    absl::StatusOr<std::string> pattern = PatternToPcre2(source);
-    if (!pattern.ok()) return pattern.status();
-    AddSplit(*pattern, pb::TextStep::ISOLATED, out);
-  }
+  if (absl::Status status = AddSplits(*pre, out); !status.ok()) return status;
   if (absl::Status status = AddTokens(fields, out); !status.ok()) return status;
   return AddMerges(fields, out);
 }
@@ -149,6 +155,21 @@ absl::Status ImportLlama(const GgufTokenizerFields& fields, pb::Tokenizer* out) 
 }
 
 }  // namespace
+
+const char* GgufPreTokenizer(const pb::Tokenizer& tokenizer) {
+  for (const PreTokenizer& pre : kPreTokenizers) {
+    pb::Tokenizer splits;
+    if (tokenizer.whole_words() != pre.whole_words || !AddSplits(pre, &splits).ok()) continue;
+    if (std::equal(splits.pre_tokenizer().begin(), splits.pre_tokenizer().end(),
+                   tokenizer.pre_tokenizer().begin(), tokenizer.pre_tokenizer().end(),
+                   [](const pb::TextStep& a, const pb::TextStep& b) {
+                     return a.SerializeAsString() == b.SerializeAsString();
+                   })) {
+      return pre.name;
+    }
+  }
+  return nullptr;
+}
 
 absl::StatusOr<pb::Tokenizer> ImportGgufTokenizer(const GgufTokenizerFields& fields) {
   pb::Tokenizer out;

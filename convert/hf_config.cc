@@ -26,11 +26,19 @@ constexpr Family kFamilies[] = {
 
 // Settings that change what the model computes, which the runtime does not know. Set: refused.
 constexpr const char* kRefusedWhereSet[] = {
-    "quantization_config", "attention_bias", "mlp_bias",
-    "num_local_experts",   "num_experts",    "n_routed_experts",
-    "use_qk_norm",         "qk_norm",        "attn_logit_softcapping",
-    "no_rope_layers",      "q_lora_rank",    "final_logit_softcapping",
-    "kv_lora_rank",        "clip_qkv",
+    "attention_bias",
+    "mlp_bias",
+    "num_local_experts",
+    "num_experts",
+    "n_routed_experts",
+    "use_qk_norm",
+    "qk_norm",
+    "attn_logit_softcapping",
+    "no_rope_layers",
+    "q_lora_rank",
+    "final_logit_softcapping",
+    "kv_lora_rank",
+    "clip_qkv",
 };
 
 absl::Status Refused(const JsonObject& json, absl::string_view setting) {
@@ -155,12 +163,9 @@ absl::StatusOr<Hyperparameters> ParseHuggingFaceConfig(absl::string_view text,
   absl::StatusOr<const Family*> family = FindFamily(json);
   if (!family.ok()) return family.status();
   for (const char* key : kRefusedWhereSet) {
-    if (!json.IsSet(key)) continue;
-    const nlohmann::json& value = *json.Find(key);
-    const nlohmann::json* method = nullptr;
-    if (value.is_object() && value.contains("quant_method")) method = &value["quant_method"];
-    return Refused(json, absl::StrCat("'", key, "' (",
-                                      JsonObject::Show(method != nullptr ? *method : value), ")"));
+    if (json.IsSet(key)) {
+      return Refused(json, absl::StrCat("'", key, "' (", JsonObject::Show(*json.Find(key)), ")"));
+    }
   }
   const std::string activation = json.String("hidden_act", "silu");
   if (activation != "silu" && activation != "swish") {
@@ -171,6 +176,11 @@ absl::StatusOr<Hyperparameters> ParseHuggingFaceConfig(absl::string_view text,
 
   Hyperparameters result;
   result.place = place;
+  if (json.IsSet("quantization_config")) {
+    const nlohmann::json& value = *json.Find("quantization_config");
+    const bool named = value.is_object() && value.contains("quant_method");
+    result.quantization = JsonObject::Show(named ? value["quant_method"] : value);
+  }
   result.biases =
       (*family)->qkv_biases ? Hyperparameters::Biases::kRequired : Hyperparameters::Biases::kNone;
   pb::ModelConfig& config = result.config;

@@ -22,6 +22,8 @@ struct Hyperparameters {
   enum class Biases { kNone, kRequired, kWherePresent } biases = Biases::kNone;
   // The rows of wq and wk are interleaved in GGUF files of this architecture.
   bool gguf_interleaved = false;
+  // Of weights that are codes beside scales ("quantization_config"): which kind; empty: plain.
+  std::string quantization;
   std::string place;  // for messages: "model/config.json", "'model_args' in stories.pt"
 };
 

@@ -196,7 +196,6 @@ TEST(HuggingFaceConfig, SettingsThatAreNotComputedAreRefusedByName) {
       {"attention_bias", true},
       {"mlp_bias", true},
       {"partial_rotary_factor", 0.5},
-      {"quantization_config", {{"quant_method", "gptq"}, {"bits", 4}}},
       {"num_local_experts", 8},
       {"no_rope_layers", {1, 1, 1, 0}},
       {"use_qk_norm", true},
@@ -210,8 +209,10 @@ TEST(HuggingFaceConfig, SettingsThatAreNotComputedAreRefusedByName) {
         value.is_object() && value.contains("rope_type") ? "rope type" : key;
     ExpectRefused(ParseHf(With(LlamaConfig(), key, value)), absl::StatusCode::kUnimplemented, word);
   }
-  ExpectRefused(ParseHf(With(LlamaConfig(), "quantization_config", {{"quant_method", "gptq"}})),
-                absl::StatusCode::kUnimplemented, "gptq");
+  // Packed weights are for PlanModel to refuse, where nobody has unpacked them.
+  EXPECT_EQ(
+      ParseHf(With(LlamaConfig(), "quantization_config", {{"quant_method", "gptq"}}))->quantization,
+      "\"gptq\"");
   // Their neutral values are not.
   for (const char* key : {"attention_bias", "mlp_bias", "use_qk_norm"}) {
     EXPECT_TRUE(ParseHf(With(LlamaConfig(), key, false)).ok()) << key;

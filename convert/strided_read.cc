@@ -162,7 +162,7 @@ absl::Status ReadStrided(const StridedView& view, int64_t begin, int64_t count, 
       dense *= size;
     }
     std::sort(loops.begin(), loops.end(),
-                     [](const Loop& a, const Loop& b) { return a.from > b.from; });
+              [](const Loop& a, const Loop& b) { return a.from > b.from; });
     if (auto s = Gather(std::move(loops), e, read).Run(from, to); !s.ok()) return s;
     begin += steps * inner;
     count -= steps * inner;

@@ -43,19 +43,26 @@ void SetMerges(std::vector<Merge> merges, pb::Tokenizer* out) {
   }
 }
 
+namespace {
+
+// Printable bytes of Latin-1 stand for themselves; the others, in order, for U+0100 and up.
+constexpr int kStandIns = 0x180;
+std::array<int16_t, kStandIns> MakeByteOfStandIn() {
+  std::array<int16_t, kStandIns> table;
+  table.fill(-1);
+  int next = 0x100;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool printable =
+        (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+    table[printable ? byte : next++] = static_cast<int16_t>(byte);
+  }
+  return table;
+}
+
+}  // namespace
+
 std::optional<std::string> BytesOfByteLevel(absl::string_view text) {
-  // Printable bytes of Latin-1 stand for themselves; the others, in order, for U+0100 and up.
-  static const std::array<int16_t, 0x180> kBytes = [] {
-    std::array<int16_t, 0x180> table;
-    table.fill(-1);
-    int next = 0x100;
-    for (int byte = 0; byte < 256; ++byte) {
-      const bool printable =
-          (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-      table[printable ? byte : next++] = static_cast<int16_t>(byte);
-    }
-    return table;
-  }();
+  static const std::array<int16_t, kStandIns> kBytes = MakeByteOfStandIn();
   std::string bytes;
   for (size_t i = 0; i < text.size();) {
     const uint8_t lead = static_cast<uint8_t>(text[i]);
@@ -71,6 +78,26 @@ std::optional<std::string> BytesOfByteLevel(absl::string_view text) {
     i += lead >= 0x80 ? 2 : 1;
   }
   return bytes;
+}
+
+std::string ByteLevelOfBytes(absl::string_view bytes) {
+  static const std::array<std::string, 256> kStandInOf = [] {
+    std::array<std::string, 256> table;
+    const std::array<int16_t, kStandIns> byte_of = MakeByteOfStandIn();
+    for (int code = 0; code < kStandIns; ++code) {
+      if (byte_of[code] < 0) continue;
+      std::string& text = table[byte_of[code]];
+      if (code < 0x80) {
+        text = static_cast<char>(code);
+      } else {
+        text = {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
+      }
+    }
+    return table;
+  }();
+  std::string text;
+  for (const char c : bytes) text += kStandInOf[static_cast<uint8_t>(c)];
+  return text;
 }
 
 absl::StatusOr<std::string> PatternToPcre2(absl::string_view pattern) {

@@ -27,6 +27,8 @@ void SetMerges(std::vector<Merge> merges, pb::Tokenizer* out);
 // The bytes that GPT-2's printable stand-ins mean ("Ġthe" -> " the"); nullopt where a character is
 // none of them.
 std::optional<std::string> BytesOfByteLevel(absl::string_view text);
+// The other way round.
+std::string ByteLevelOfBytes(absl::string_view bytes);
 
 // A pattern in Oniguruma's or Rust's syntax (Hugging Face, tiktoken), in PCRE2's. Unimplemented,
 // naming it, for syntax that PCRE2 reads differently; InvalidArgument where PCRE2 refuses it.

@@ -46,6 +46,10 @@ struct GgufTokenizerFields {
 };
 absl::StatusOr<pb::Tokenizer> ImportGgufTokenizer(const GgufTokenizerFields& fields);
 
+// The name for tokenizer.ggml.pre of a byte-level tokenizer: that under which texts are cut as its
+// steps do. Null where there is none.
+const char* GgufPreTokenizer(const pb::Tokenizer& tokenizer);
+
 }  // namespace quire
 
 #endif  // QUIRE_CONVERT_TOKENIZER_IMPORT_H_

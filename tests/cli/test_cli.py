@@ -14,7 +14,7 @@ import time
 import pytest
 
 EMBEDDED = pathlib.Path(__file__).parents[1] / "testdata" / "embedded"
-VERBS = ["convert", "quantize", "calibrate", "run", "bench", "perplexity", "inspect", "verify", "footprint"]
+VERBS = ["convert", "quantize", "calibrate", "export", "run", "bench", "perplexity", "inspect", "verify", "footprint"]
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,52 @@ def test_kernels_can_be_named(quire, model, kernels):
         assert b"QUIRE_KERNELS" in done.stderr
         pytest.skip(f"this CPU has no {kernels}")
     assert json.loads(done.stdout)["tokens"] == quire.json("run", model, "-p", "It was", "-n", "8")["tokens"]
+
+
+def test_export_reports_what_it_did(quire, model, out):
+    text = quire("export", model, out / "m.gguf", "--format", "gguf")
+    assert "q8 -> Q8_0: " in text and " tensors, exact" in text and "note: GGUF has no type for q4" in text
+    assert "q4 -> F16: " in text and " tensors, rounded, mean relative RMS error 0.0002" in text
+    report = quire.json("export", model, out / "hf", "--format", "safetensors", "--threads", "1")
+    assert report["bytes"] == sum(f.stat().st_size for f in (out / "hf").iterdir())
+    assert 0 < report["peak_rss_anon_bytes"] < 16 << 20 and len(report["tensors"]) == 57
+    assert {t["type"] for t in report["tensors"]} == {"F16", "F32"}
+
+
+def test_the_same_export_whatever_the_threads(quire, model, out):
+    for threads in ("1", "5"):
+        quire("export", model, out / f"{threads}.gguf", "--format", "gguf", "--threads", threads)
+    assert (out / "1.gguf").read_bytes() == (out / "5.gguf").read_bytes()
+
+
+def test_export_replaces_only_what_it_may(quire, model, out):
+    target = out / "m.gguf"
+    target.write_bytes(b"precious")
+    fails(quire, "export", model, target, "--format", "gguf", words=["--force"])
+    assert target.read_bytes() == b"precious"
+    quire("export", model, target, "--format", "gguf", "--force")
+    folder = out / "hf"
+    quire("export", model, folder, "--format", "safetensors")
+    fails(quire, "export", model, folder, "--format", "safetensors", words=["--force"])
+    quire("export", model, str(folder) + "/", "--format", "safetensors", "--force")
+    (folder / "notes.txt").write_text("mine")
+    fails(quire, "export", model, folder, "--format", "safetensors", "--force", words=["notes.txt"])
+    fails(quire, "export", model, target, "--format", "safetensors", "--force", words=["not a folder"])
+    assert (folder / "notes.txt").read_text() == "mine" and sorted(p.name for p in out.iterdir()) == ["hf", "m.gguf"]
+
+
+def test_exports_that_fail_leave_nothing(quire, model, out, tmp_path):
+    damaged = tmp_path / "damaged.quire"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    for kind in ("gguf", "safetensors"):
+        fails(quire, "export", damaged, out / "x", "--format", kind, words=["checksum"], left=out)
+    fails(quire, "export", model, out / "x", "--format", "compressed-tensors", words=["q4_0"], left=out)
+    fails(quire, "export", model, out / "x", "--format", "onnx", code=2, words=["onnx", "gguf"], left=out)
+    fails(quire, "export", model, out / "absent" / "x", "--format", "safetensors", words=["absent"], left=out)
+    fails(quire, "export", model, model, "--format", "gguf", "--force", words=["is the input itself"])
+    assert quire.run("export", model, out / "x").returncode == 2
 
 
 # What must fail, and how.
