@@ -96,7 +96,9 @@ TEST(Schemes, WhatIsKeptCountsTowardsTheBudget) {
     const std::vector<Encoding> encodings =
         ChooseEncodings(*SchemeFor("q4", 5.2), tensors, shape.n_layers, shape.tied);
     for (size_t i = 0; i < tensors.size(); ++i) {
-      if (tensors[i].kept.has_value()) EXPECT_EQ(encodings[i], Encoding::kQ6);
+      if (tensors[i].kept.has_value()) {
+        EXPECT_EQ(encodings[i], Encoding::kQ6);
+      }
     }
     EXPECT_LE(LayerBits(tensors, encodings), 5.2) << shape.name;
     EXPECT_GT(LayerBits(tensors, encodings), 5.15) << shape.name;
