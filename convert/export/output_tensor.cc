@@ -16,7 +16,7 @@
 namespace quire {
 namespace {
 
-// Output of a chunk: a thread's buffers are a few times this.
+// Rows of a chunk: a thread's buffers are a few times this.
 constexpr int64_t kChunkBytes = 1 << 20;
 
 template <typename T>
@@ -163,7 +163,10 @@ absl::Status WriteTensors(const std::vector<OutputTensor>& tensors, NewFile& fil
       if (absl::Status status = CheckSum(*tensor.source); !status.ok()) return status;
       checked = tensor.source;
     }
-    const int64_t steps = std::max<int64_t>(1, kChunkBytes / (tensor.row_step * tensor.row_bytes));
+    // What is read for a row may be more than what is written.
+    const int64_t cols = tensor.source == nullptr ? 0 : tensor.source->geometry.cols;
+    const int64_t row_bytes = std::max(tensor.row_bytes, 2 * cols);
+    const int64_t steps = std::max<int64_t>(1, kChunkBytes / (tensor.row_step * row_bytes));
     const int64_t chunk = steps * tensor.row_step;
     const int64_t chunks = (tensor.rows + chunk - 1) / chunk;
     std::vector<RowError> sums(static_cast<size_t>(chunks));  // added in order: the same sum always
@@ -188,8 +191,8 @@ absl::Status WriteTensors(const std::vector<OutputTensor>& tensors, NewFile& fil
     const double error =
         sum.squared_norm > 0 ? std::sqrt(sum.squared_error / sum.squared_norm) : 0.0;
     const char* from = tensor.source == nullptr ? "" : Info(tensor.source->geometry.encoding).name;
-    report->tensors.push_back(
-        {tensor.name, tensor.type, from, tensor.bytes(), tensor.exact || error == 0, error});
+    report->tensors.push_back({tensor.name, tensor.part_of.empty() ? tensor.type : tensor.part_of,
+                               from, tensor.bytes(), tensor.exact || error == 0, error});
     progress(tensor.bytes());
   }
   return absl::OkStatus();

@@ -180,7 +180,8 @@ def test_compressed_tensors(quire, tmp_path, name):
     folder, _ = make(tmp_path, name, intermediate_size=192)
     path, packed = tmp_path / "m.quire", tmp_path / "packed"
     convert(quire, folder, path, "q4_0")
-    quire("export", path, packed, "--format", "compressed-tensors")
+    report = quire.json("export", path, packed, "--format", "compressed-tensors")
+    assert {t["type"] for t in report["tensors"] if t["source_type"] == "q4_0"} <= {"pack-quantized", "F16"}
     model = load_folder(packed)
     close(path, "q4_0", model, some_ids(100))
     # What the library itself packs from these codes.
