@@ -24,7 +24,8 @@ def derive(sample):
     sample = dict(sample, read_limit=limit["read_bytes_per_second"], ops_limit=limit["ops_per_second"])
     if "decode_bytes_per_token" in sample:
         sample["decode_share"] = sample["decode_tokens_per_second"] * sample["decode_bytes_per_token"] / sample["memory_read_bytes_per_second"]
-        sample["prefill_share"] = sample["prefill_tokens_per_second"] * sample["prefill_ops_per_token"] / limit["ops_per_second"]
+        if "prefill_tokens_per_second" in sample:
+            sample["prefill_share"] = sample["prefill_tokens_per_second"] * sample["prefill_ops_per_token"] / limit["ops_per_second"]
         sample["own_share"] = sample["rss_anon_bytes"] / (sample["kv_cache_bytes"] + (32 << 20))
     if "cold_first_token_ms" in sample:
         sample["cold_share"] = sample["cold_first_token_ms"] / sample["plain_read_ms"]
