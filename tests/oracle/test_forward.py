@@ -246,7 +246,7 @@ def test_run_refuses_in_one_line(quire, tmp_path, with_tokenizer):
             (["-p", "a", "--chat"], 1, "template"),
             (["-p", "a", "-f", "b"], 2, "-p or -f"),
             (["-p", "a", "--temp", "-1"], 2, "--temp is -1"),
-            (["-p", "a", "--threads", "-1"], 1, "--threads is -1"),
+            (["-p", "a", "--threads", "-1"], 2, "--threads is -1"),
             (["-f", tmp_path / "none"], 1, "No such file"),
     ):
         done = quire.run("run", path, *arguments)
