@@ -44,11 +44,11 @@ else
 fi
 file=build/$model.quire
 
-echo "== 3. quire convert $source $file"
+echo "== 3. quire convert $source $file --type q4"
 if [ -e "$file" ] && [ -z "$(find "$source" "$quire" -newer "$file")" ] && "$quire" verify "$file" >/dev/null 2>&1; then
   echo "$file is there and verifies"
 else
-  "$quire" convert "$source" "$file" --force
+  "$quire" convert "$source" "$file" --type q4 --force
 fi
 
 echo "== 4. quire run $file ${run[*]} -p \"$prompt\""
