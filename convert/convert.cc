@@ -225,7 +225,11 @@ class RowReader {
 }  // namespace
 
 absl::StatusOr<std::optional<Scheme>> ConversionScheme(const ConvertOptions& options) {
-  if (options.target_bits == 0 && (options.type.empty() || options.type == "source"))
+  if (options.type == "source" && options.target_bits != 0) {
+    return absl::InvalidArgumentError(
+        "--target-bits goes with q4 or q4_hq, which mix encodings; source keeps each tensor's own");
+  }
+  if (options.type == "source" || (options.type.empty() && options.target_bits == 0))
     return std::optional<Scheme>();
   const std::string type = options.type.empty() ? "q4" : options.type;
   const absl::Status known = FindScheme(type).status();
@@ -325,12 +329,8 @@ absl::StatusOr<std::vector<TensorReport>> Convert(
           [&](int64_t first, int64_t n, uint8_t* out) { return reader.ReadRaw(first, n, out); },
           sink);
     } else {
-      const int8_t* codebook = entry.has_codebook()
-                                   ? reinterpret_cast<const int8_t*>(
-                                         plan.manifest.codebooks(entry.codebook()).values().data())
-                                   : nullptr;
       absl::StatusOr<EncodingError> encoded = encode(
-          tensor.tensor.name, geometry, codebook,
+          tensor.tensor.name, geometry, CodebookOf(plan.manifest, entry),
           [&](int64_t first, int64_t n, float* out) { return reader.ReadFloats(first, n, out); },
           sink);
       status = encoded.status();

@@ -82,9 +82,11 @@ int ConvertCommand(absl::Span<char* const> args) {
       {"--type", &options.type,
        "q4, q4_hq, q4_0, q8, f16, bf16, f32, or source (each tensor keeps its own); without it q4, "
        "or source where the checkpoint is in 4 bits that can be kept"},
-      {"--target-bits", &options.target_bits,
+      {"--target-bits",
+       &options.target_bits,
        "bits per weight of the layers' matrices, each bit spent where it pays most (with q4 or "
-       "q4_hq)"},
+       "q4_hq)",
+       {kMinTargetBits, kMaxTargetBits}},
       {"--config", &options.config_file,
        "config.json or params.json, where it is not beside the checkpoint"},
       {"--tokenizer", &options.tokenizer,

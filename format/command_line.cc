@@ -18,8 +18,8 @@ Flag::Flag(const char* n, bool* t, const char* h)
     : name(n), help(h), kind(Kind::kBool), target(t) {}
 Flag::Flag(const char* n, int64_t* t, const char* h, Range r)
     : name(n), help(h), kind(Kind::kInt), target(t), range(r) {}
-Flag::Flag(const char* n, double* t, const char* h)
-    : name(n), help(h), kind(Kind::kDouble), target(t) {}
+Flag::Flag(const char* n, double* t, const char* h, Range r)
+    : name(n), help(h), kind(Kind::kDouble), target(t), range(r) {}
 Flag::Flag(const char* n, std::string* t, const char* h)
     : name(n), help(h), kind(Kind::kString), target(t) {}
 Flag::Flag(const char* n, ByteSize* t, const char* h, Range r)
@@ -136,13 +136,17 @@ std::string SetFlag(const Flag& flag, const std::string& text) {
       break;
   }
   if (!ok) return absl::StrCat(flag.name, ": \"", text, "\" is not ", wanted);
-  if (flag.kind == Flag::Kind::kInt || flag.kind == Flag::Kind::kBytes) {
-    const int64_t n = flag.kind == Flag::Kind::kInt ? *static_cast<int64_t*>(flag.target)
-                                                    : static_cast<ByteSize*>(flag.target)->bytes;
-    if (n < flag.range.min || n > flag.range.max)
-      return absl::StrCat(flag.name, " is ", text, ", wanted ", RangeText(flag));
-  }
-  return "";
+  // Written so that a NaN is in no range but the widest.
+  const auto in_range = [&](auto n) {
+    return (flag.range.min == Range().min || n >= flag.range.min) &&
+           (flag.range.max == Range().max || n <= flag.range.max);
+  };
+  const bool allowed =
+      flag.kind == Flag::Kind::kInt      ? in_range(*static_cast<int64_t*>(flag.target))
+      : flag.kind == Flag::Kind::kBytes  ? in_range(static_cast<ByteSize*>(flag.target)->bytes)
+      : flag.kind == Flag::Kind::kDouble ? in_range(*static_cast<double*>(flag.target))
+                                         : true;
+  return allowed ? "" : absl::StrCat(flag.name, " is ", text, ", wanted ", RangeText(flag));
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ inline constexpr Range kMemoryBudgetRange = {8 << 20, std::numeric_limits<int64_
 struct Flag {
   Flag(const char* name, bool* target, const char* help);  // given or not; takes no value
   Flag(const char* name, int64_t* target, const char* help, Range range = {});
-  Flag(const char* name, double* target, const char* help);
+  Flag(const char* name, double* target, const char* help, Range range = {});
   Flag(const char* name, std::string* target, const char* help);
   Flag(const char* name, ByteSize* target, const char* help, Range range = {});
   Flag(const char* name, std::vector<std::string>* target, const char* help);  // may be repeated

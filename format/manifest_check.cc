@@ -131,6 +131,11 @@ Geometry GeometryOf(const pb::TensorEntry& tensor) {
                   static_cast<int64_t>(tensor.shape(matrix ? 1 : 0))};
 }
 
+const int8_t* CodebookOf(const pb::Manifest& manifest, const pb::TensorEntry& entry) {
+  if (!entry.has_codebook()) return nullptr;
+  return reinterpret_cast<const int8_t*>(manifest.codebooks(entry.codebook()).values().data());
+}
+
 bool IsKnownFeature(const std::string& feature) { return feature == kCodebooksOf32; }
 
 void SetEncoding(Encoding encoding, const int8_t* codebook, pb::Manifest* manifest,

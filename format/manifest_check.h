@@ -12,6 +12,9 @@ namespace quire {
 
 // The geometry of an entry. Precondition: encoding, layout and rank are valid.
 Geometry GeometryOf(const pb::TensorEntry& entry);
+// The values of an entry's codebook, or null where its encoding has none. Borrows from the
+// manifest, whose entry it is.
+const int8_t* CodebookOf(const pb::Manifest& manifest, const pb::TensorEntry& entry);
 
 // Features that this program knows (Manifest.required_features).
 bool IsKnownFeature(const std::string& feature);

@@ -214,10 +214,7 @@ absl::StatusOr<ModelFile> ModelFile::Open(const std::string& path) {
     view.name = entry.name();
     view.shape.assign(entry.shape().begin(), entry.shape().end());
     view.geometry = GeometryOf(entry);
-    if (entry.has_codebook()) {
-      view.codebook =
-          reinterpret_cast<const int8_t*>(manifest.codebooks(entry.codebook()).values().data());
-    }
+    view.codebook = CodebookOf(manifest, entry);
     view.data = model.file_.data() + entry.offset();
     view.offset = static_cast<int64_t>(entry.offset());
     view.bytes = static_cast<int64_t>(entry.bytes());

@@ -22,7 +22,7 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFileCalibrated(
   const auto open = [&] {
     absl::StatusOr<std::unique_ptr<WorkFile>> file =
         WorkFile::Open(absl::StrCat(options.path, ".unfinished"),
-                       LayerQuantizer::WorkShape(session, plan, tokens));
+                       LayerQuantizer::WorkShape(session, plan, tokens), options.overwrite);
     if (!file.ok()) return file.status();
     work = *std::move(file);
     absl::StatusOr<std::unique_ptr<LayerQuantizer>> quantizer =
@@ -32,15 +32,17 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFileCalibrated(
     tell(0);
     return absl::OkStatus();
   };
+  // What is not of the one tensor that QuantizeFile would name.
+  absl::Status failed;
   const auto encode = [&](absl::string_view name, const Geometry& geometry, const int8_t* codebook,
                           ReadRows read, const TensorSink& sink) -> absl::StatusOr<EncodingError> {
     if (layers == nullptr) {
-      if (absl::Status status = open(); !status.ok()) return status;
+      if (failed = open(); !failed.ok()) return failed;
     }
     const LayerQuantizer::Place* place = layers->Find(name);
     if (place == nullptr) return EncodePlainly(name, geometry, codebook, read, sink);
     while (work->layers_done() <= place->layer) {
-      if (absl::Status status = layers->QuantizeLayer(tell); !status.ok()) return status;
+      if (failed = layers->QuantizeLayer(tell); !failed.ok()) return failed;
     }
     if (absl::Status status = sink.append(layers->Bytes(*place)); !status.ok()) return status;
     return layers->Error(*place);
@@ -53,6 +55,7 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFileCalibrated(
     absl::Status status = work->Remove();
     if (result.ok() && !status.ok()) return status;
   }
+  if (!failed.ok()) return failed;
   return result;
 }
 

@@ -20,35 +20,21 @@ namespace {
 
 using LayerInput = Transformer::LayerInput;
 
-struct LayerMatrix {
-  const char* name;
-  Matrix Layer::* member;
-};
 // Matrices that multiply the same input.
 struct Stage {
   LayerInput input;
-  int begin, end;  // in kMatrices
+  int begin, end;  // in kLayerMatrices
 };
-constexpr LayerMatrix kMatrices[kMatricesOfLayer] = {
-    {"wq", &Layer::wq},        {"wk", &Layer::wk},         {"wv", &Layer::wv},
-    {"wo", &Layer::wo},        {"w_gate", &Layer::w_gate}, {"w_up", &Layer::w_up},
-    {"w_down", &Layer::w_down}};
-
 constexpr Stage kStages[] = {{LayerInput::kQkv, 0, 3},
                              {LayerInput::kWo, 3, 4},
                              {LayerInput::kGateUp, 4, 6},
                              {LayerInput::kDown, 6, 7}};
 
-std::string NameOf(int64_t layer, int matrix) {
-  return absl::StrCat("layers.", layer, ".", kMatrices[matrix].name);
+std::string NameOf(int64_t layer, size_t matrix) {
+  return absl::StrCat("layers.", layer, ".", kLayerMatrixNames[matrix]);
 }
 
 bool GoOn(LayerInput, const float*, int64_t, int64_t) { return true; }
-
-const int8_t* CodebookOf(const pb::Manifest& plan, const pb::TensorEntry& entry) {
-  if (!entry.has_codebook()) return nullptr;
-  return reinterpret_cast<const int8_t*>(plan.codebooks(entry.codebook()).values().data());
-}
 
 // The part of a plan's file that holds the layers.
 struct Extent {
@@ -99,7 +85,7 @@ absl::StatusOr<std::unique_ptr<LayerQuantizer>> LayerQuantizer::Create(
   absl::flat_hash_map<absl::string_view, int> indexes;
   for (int i = 0; i < plan.tensors_size(); ++i) indexes.emplace(plan.tensors(i).name(), i);
   for (int layer = 0; layer < static_cast<int>(source.config().n_layers()); ++layer) {
-    for (int matrix = 0; matrix < kMatricesOfLayer; ++matrix) {
+    for (size_t matrix = 0; matrix < kLayerMatrices.size(); ++matrix) {
       const std::string name = NameOf(layer, matrix);
       const int tensor = indexes.at(name);
       const Encoding to = static_cast<Encoding>(plan.tensors(tensor).encoding());
@@ -113,8 +99,8 @@ absl::StatusOr<std::unique_ptr<LayerQuantizer>> LayerQuantizer::Create(
 
 absl::Status LayerQuantizer::CheckBudget() {
   int64_t cols = 0;
-  for (const LayerMatrix& m : kMatrices) {
-    cols = std::max(cols, (model_.layers()[0].*m.member).geometry.cols);
+  for (Matrix Layer::* m : kLayerMatrices) {
+    cols = std::max(cols, (model_.layers()[0].*m).geometry.cols);
   }
   // The second moments; a batch of inputs, twice; and what encodes a few rows at a time.
   const int64_t row_bytes = cols * static_cast<int64_t>(sizeof(float));
@@ -131,7 +117,7 @@ absl::Status LayerQuantizer::CheckBudget() {
 SymmetricMatrix LayerQuantizer::Collect(const Layer& layer, Transformer::LayerInput input) {
   int64_t cols = 0;
   for (const Stage& stage : kStages) {
-    if (stage.input == input) cols = (layer.*kMatrices[stage.begin].member).geometry.cols;
+    if (stage.input == input) cols = (layer.*kLayerMatrices[stage.begin]).geometry.cols;
   }
   SymmetricMatrix moments(cols);
   const auto observe = [&](LayerInput seen, const float* x, int64_t stride, int64_t n) {
@@ -185,14 +171,14 @@ absl::Status LayerQuantizer::QuantizeLayer(absl::FunctionRef<void(double part)> 
   for (const TensorView& tensor : model_.file().tensors()) {
     if (!absl::StartsWith(tensor.name, absl::StrCat("layers.", l, "."))) continue;
     if (absl::Status status = CheckSum(tensor); !status.ok()) {
-      return absl::Status(status.code(),
-                          absl::StrCat("tensor \"", tensor.name, "\": ", status.message()));
+      return absl::Status(status.code(), absl::StrCat(model_.file().path(), ": tensor \"",
+                                                      tensor.name, "\": ", status.message()));
     }
   }
-  const Place* places[kMatricesOfLayer];
-  for (int m = 0; m < kMatricesOfLayer; ++m) places[m] = Find(NameOf(l, m));
+  const Place* places[kLayerMatrices.size()];
+  for (size_t m = 0; m < kLayerMatrices.size(); ++m) places[m] = Find(NameOf(l, m));
   Layer layer = model_.layers()[l];
-  EncodingError errors[kMatricesOfLayer];
+  EncodingError errors[kLayerMatrices.size()];
   std::copy_n(work_.states(), n_states_, work_.next_states());
   double done = 0;
   for (const Stage& stage : kStages) {
@@ -209,7 +195,7 @@ absl::Status LayerQuantizer::QuantizeLayer(absl::FunctionRef<void(double part)> 
       for (int m = stage.begin; m < stage.end; ++m) {
         if (places[m] == nullptr) continue;
         absl::Status status =
-            QuantizeMatrix(*places[m], *feedback, &(layer.*kMatrices[m].member), &errors[m]);
+            QuantizeMatrix(*places[m], *feedback, &(layer.*kLayerMatrices[m]), &errors[m]);
         if (!status.ok()) return status;
       }
     }

@@ -50,9 +50,9 @@ class LayerQuantizer {
   // A tensor that is quantized here: a matrix of a layer that gets an encoding with scales and does
   // not have it already.
   struct Place {
-    int tensor;  // in the plan
-    int layer;   // done once work.layers_done() is beyond it
-    int matrix;
+    int tensor;     // in the plan
+    int layer;      // done once work.layers_done() is beyond it
+    size_t matrix;  // of kLayerMatrices
   };
   // Null for any other tensor.
   const Place* Find(absl::string_view name) const;

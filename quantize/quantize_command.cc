@@ -183,9 +183,11 @@ int QuantizeCommand(absl::Span<char* const> args) {
   const std::string type_help = SchemeNames();
   const std::vector<Flag> flags = {
       {"--type", &options.type, type_help.c_str()},
-      {"--target-bits", &options.target_bits,
+      {"--target-bits",
+       &options.target_bits,
        "bits per weight of the layers' matrices, each bit spent where it pays most (with q4, which "
-       "is then the default, or q4_hq)"},
+       "is then the default, or q4_hq)",
+       {kMinTargetBits, kMaxTargetBits}},
       {"--keep", &options.keep,
        "PATTERN=TYPE: another type for the matrices of these names (\"layers.*.w_down=q8\"); may "
        "be repeated, the last that matches holds"},

@@ -18,11 +18,6 @@
 namespace quire {
 namespace {
 
-const int8_t* CodebookOf(const pb::Manifest& manifest, const pb::TensorEntry& entry) {
-  if (!entry.has_codebook()) return nullptr;
-  return reinterpret_cast<const int8_t*>(manifest.codebooks(entry.codebook()).values().data());
-}
-
 // Whether a tensor's stored bytes are what the plan wants, so that nothing is lost by encoding them
 // again.
 bool IsCarried(const TensorView& tensor, const pb::Manifest& plan, const pb::TensorEntry& entry) {

@@ -104,10 +104,6 @@ absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--target-bits goes with a type that mixes encodings, q4 or q4_hq, not with ", name));
   }
-  if (!(target_bits >= 4 && target_bits <= 9)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--target-bits wants 4 to 9 bits per weight, not ", target_bits));
-  }
   scheme.name = "mixed";
   scheme.max_bits = target_bits;
   return scheme;

@@ -51,9 +51,11 @@ absl::StatusOr<const Scheme*> FindScheme(absl::string_view name);
 std::string SchemeNames();
 
 // The scheme of this name, under another budget where target_bits is not 0 (--target-bits).
-// InvalidArgument where there is none, or for a budget outside of 4 to 9 bits or of a scheme that
-// is not mixed.
+// InvalidArgument where there is none, or for a budget of a scheme that is not mixed.
 absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits);
+
+// What --target-bits may be.
+inline constexpr int kMinTargetBits = 4, kMaxTargetBits = 9;
 
 struct SchemeTensor {
   TensorName name;

@@ -1,7 +1,6 @@
 #include "quantize/scheme.h"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -121,9 +120,6 @@ TEST(Schemes, GivenSensitivitiesDecide) {
 }
 
 TEST(Schemes, TargetBitsAreRefusedWhereTheyMeanNothing) {
-  for (double bits : {-1.0, 3.9, 9.1, 1e300, std::nan("")}) {
-    EXPECT_EQ(SchemeFor("q4", bits).status().code(), absl::StatusCode::kInvalidArgument) << bits;
-  }
   EXPECT_EQ(SchemeFor("q8", 5).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(SchemeFor("source", 5).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(SchemeFor("q4_hq", 0)->max_bits, 5.0);

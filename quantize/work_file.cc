@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "format/file.h"
@@ -21,6 +22,7 @@ namespace {
 constexpr char kWorkMagic[8] = {'q', 'u', 'i', 'r', 'e', 'w', 'r', 'k'};
 constexpr uint32_t kWorkVersion = 1;
 constexpr int64_t kAlignment = 16384;
+constexpr int64_t kMaxLayers = 65536;  // far more than any model has
 
 bool SetSize(int fd, int64_t bytes) {
   int result;
@@ -28,6 +30,12 @@ bool SetSize(int fd, int64_t bytes) {
     result = ftruncate(fd, bytes);
   } while (result != 0 && errno == EINTR);
   return result == 0;
+}
+
+template <typename Header, typename Record>
+uint64_t HeaderSum(const Header& header, const Record* records) {
+  const uint64_t seed = XXH3_64bits(&header, offsetof(Header, xxh3));
+  return XXH3_64bits_withSeed(records, header.layers_done * sizeof(Record), seed);
 }
 
 }  // namespace
@@ -61,14 +69,53 @@ WorkFile::Record* WorkFile::RecordOf(int64_t layer) const {
 }
 
 absl::StatusOr<std::unique_ptr<WorkFile>> WorkFile::Open(const std::string& path,
-                                                         const Shape& shape) {
+                                                         const Shape& shape, bool discard_other) {
   std::unique_ptr<WorkFile> self(new WorkFile(path, shape));
-  if (absl::Status status = self->Map(); !status.ok()) return status;
+  if (absl::Status status = self->Map(discard_other); !status.ok()) return status;
   self->layers_done_ = self->FindDone();
   return self;
 }
 
-absl::Status WorkFile::Map() {
+// The header of this work with no layer done.
+WorkFile::Header WorkFile::Beginning() const {
+  Header header{};
+  std::memcpy(header.magic, kWorkMagic, sizeof kWorkMagic);
+  header.version = kWorkVersion;
+  header.layers = static_cast<uint32_t>(shape_.layers);
+  header.fingerprint = shape_.fingerprint;
+  header.state_floats = shape_.state_floats;
+  header.encoded_bytes = shape_.encoded_bytes;
+  return header;
+}
+
+// Only what a run like this one left behind may be written over.
+absl::Status WorkFile::CheckOwn(bool discard_other) const {
+  Header found{};
+  const ssize_t bytes = pread(fd_, &found, sizeof found, 0);
+  if (bytes == 0) return absl::OkStatus();
+  if (bytes < static_cast<ssize_t>(sizeof kWorkMagic) ||
+      std::memcmp(found.magic, kWorkMagic, sizeof kWorkMagic) != 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        path_, ": is in the place of unfinished work, and is none; move it away or delete it"));
+  }
+  const Header wanted = Beginning();
+  const bool same = std::memcmp(&found, &wanted, offsetof(Header, layers_done)) == 0;
+  if (same || discard_other || found.layers_done <= 0 || found.layers_done > kMaxLayers) {
+    return absl::OkStatus();
+  }
+  std::vector<Record> records(found.layers_done);
+  const ssize_t wanted_bytes = static_cast<ssize_t>(records.size() * sizeof(Record));
+  if (pread(fd_, records.data(), wanted_bytes, 64) != wanted_bytes ||
+      found.xxh3 != HeaderSum(found, records.data())) {
+    return absl::OkStatus();  // damaged: nothing of it could be used
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat(path_, ": holds ", found.layers_done, " of ", found.layers,
+                   " layers, finished for another model, text or type; finish that, or discard it "
+                   "with --force"));
+}
+
+absl::Status WorkFile::Map(bool discard_other) {
   const auto error = [&](const char* what) {
     return ErrnoStatus(errno, absl::StrCat(path_, ": ", what));
   };
@@ -86,13 +133,7 @@ absl::Status WorkFile::Map() {
     return absl::FailedPreconditionError(
         absl::StrCat(path_, ": another quantization to the same output is at work"));
   }
-  // Only what a run like this one left behind may be written over.
-  char magic[sizeof kWorkMagic];
-  if (now.st_size > 0 && (pread(fd_, magic, sizeof magic, 0) != sizeof magic ||
-                          std::memcmp(magic, kWorkMagic, sizeof magic) != 0)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        path_, ": is in the place of unfinished work, and is none; move it away or delete it"));
-  }
+  if (absl::Status own = CheckOwn(discard_other); !own.ok()) return own;
   if (now.st_size != bytes_ && !SetSize(fd_, 0)) return error("emptying it");
   if (!SetSize(fd_, bytes_)) return error("making it longer");
   // Blocks now, so that no write to the mapping fails later.
@@ -111,26 +152,10 @@ absl::Status WorkFile::Map() {
   return absl::OkStatus();
 }
 
-namespace {
-
-template <typename Header, typename Record>
-uint64_t HeaderSum(const Header& header, const Record* records) {
-  const uint64_t seed = XXH3_64bits(&header, offsetof(Header, xxh3));
-  return XXH3_64bits_withSeed(records, header.layers_done * sizeof(Record), seed);
-}
-
-}  // namespace
-
 // How many layers the file holds, of this work and undamaged; 0 also prepares the header.
 int64_t WorkFile::FindDone() const {
   Header& header = *reinterpret_cast<Header*>(data_);
-  Header wanted{};
-  std::memcpy(wanted.magic, kWorkMagic, sizeof kWorkMagic);
-  wanted.version = kWorkVersion;
-  wanted.layers = static_cast<uint32_t>(shape_.layers);
-  wanted.fingerprint = shape_.fingerprint;
-  wanted.state_floats = shape_.state_floats;
-  wanted.encoded_bytes = shape_.encoded_bytes;
+  const Header wanted = Beginning();
   const bool same = std::memcmp(&header, &wanted, offsetof(Header, layers_done)) == 0 &&
                     header.layers_done > 0 && header.layers_done <= shape_.layers &&
                     header.xxh3 == HeaderSum(header, RecordOf(0));
@@ -169,7 +194,7 @@ absl::Status WorkFile::FinishLayer(int64_t first, int64_t bytes, const EncodingE
                   XXH3_64bits(encoded() + first, bytes),
                   XXH3_64bits(next_states(), shape_.state_floats * sizeof(float)),
                   {}};
-  std::copy_n(errors, kMatricesOfLayer, record.errors);
+  std::copy_n(errors, kLayerMatrices.size(), record.errors);
   absl::Status status = Sync(encoded_offset_ + first, bytes);
   status.Update(Sync(reinterpret_cast<uint8_t*>(next_states()) - data_,
                      shape_.state_floats * static_cast<int64_t>(sizeof(float))));

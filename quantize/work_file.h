@@ -10,10 +10,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "quantize/encode.h"
+#include "runtime/model.h"
 
 namespace quire {
-
-inline constexpr int kMatricesOfLayer = 7;
 
 // A shared mapping: its memory is the page cache's, none of the process's own. One process at a
 // time. Not thread-safe, but what it points to may be written from many threads.
@@ -31,10 +30,10 @@ class WorkFile {
 
   // Opens `path` where its shape and checksums say that it continues the same work, else begins
   // anew. ResourceExhausted where the disk has no room for all of it; FailedPrecondition where
-  // another process has it, or `path` is a file of
-  // anything else.
-  static absl::StatusOr<std::unique_ptr<WorkFile>> Open(const std::string& path,
-                                                        const Shape& shape);
+  // another process has it, `path` is a file of anything else, or it holds finished layers of other
+  // work and `discard_other` is false.
+  static absl::StatusOr<std::unique_ptr<WorkFile>> Open(const std::string& path, const Shape& shape,
+                                                        bool discard_other = false);
   ~WorkFile();
   WorkFile(const WorkFile&) = delete;
   WorkFile& operator=(const WorkFile&) = delete;
@@ -57,12 +56,14 @@ class WorkFile {
   struct Record {
     int64_t first, bytes;
     uint64_t encoded_xxh3, states_xxh3;
-    EncodingError errors[kMatricesOfLayer];
+    EncodingError errors[kLayerMatrices.size()];
   };
   struct Header;
 
   WorkFile(std::string path, const Shape& shape);
-  absl::Status Map();
+  Header Beginning() const;
+  absl::Status CheckOwn(bool discard_other) const;
+  absl::Status Map(bool discard_other);
   int64_t FindDone() const;
   float* StatesOf(int64_t turn) {
     return reinterpret_cast<float*>(data_ + states_offset_) + turn * shape_.state_floats;

@@ -29,12 +29,12 @@ class WorkFileTest : public testing::Test {
     const int64_t l = work.layers_done();
     for (int64_t i = 0; i < kShape.state_floats; ++i) work.next_states()[i] = State(l, i);
     for (int64_t i = l * 10000; i < (l + 1) * 10000; ++i) work.encoded()[i] = Byte(i);
-    EncodingError errors[kMatricesOfLayer];
-    for (int m = 0; m < kMatricesOfLayer; ++m) errors[m] = {l + 0.5, m + 1.0};
+    EncodingError errors[kLayerMatrices.size()];
+    for (size_t m = 0; m < kLayerMatrices.size(); ++m) errors[m] = {l + 0.5, m + 1.0};
     ASSERT_TRUE(work.FinishLayer(l * 10000, 10000, errors).ok());
   }
-  int64_t LayersDone(const WorkFile::Shape& shape) {
-    return (*WorkFile::Open(path_, shape))->layers_done();
+  int64_t LayersDone(const WorkFile::Shape& shape, bool discard_other = false) {
+    return (*WorkFile::Open(path_, shape, discard_other))->layers_done();
   }
   void WriteTwoLayers() {
     unlink(path_.c_str());
@@ -67,7 +67,7 @@ TEST_F(WorkFileTest, GoesOnWhereItStopped) {
   EXPECT_NE(access(path_.c_str(), F_OK), 0);
 }
 
-TEST_F(WorkFileTest, OtherWorkBeginsAnew) {
+TEST_F(WorkFileTest, OtherWorkIsDiscardedOnlyWhenAskedTo) {
   const auto changed = [](auto change) {
     WorkFile::Shape shape = kShape;
     change(shape);
@@ -80,7 +80,12 @@ TEST_F(WorkFileTest, OtherWorkBeginsAnew) {
   for (const WorkFile::Shape& other : others) {
     WriteTwoLayers();
     EXPECT_EQ(LayersDone(kShape), 2);
-    EXPECT_EQ(LayersDone(other), 0);
+    const absl::Status refused = WorkFile::Open(path_, other).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_NE(refused.message().find("holds 2 of 3 layers"), std::string::npos) << refused;
+    EXPECT_NE(refused.message().find("--force"), std::string::npos);
+    EXPECT_EQ(LayersDone(kShape), 2);
+    EXPECT_EQ(LayersDone(other, /*discard_other=*/true), 0);
     EXPECT_EQ(LayersDone(kShape), 0);  // nor does it come back
   }
 }

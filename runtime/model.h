@@ -38,6 +38,9 @@ struct Layer {
 };
 inline constexpr std::array<Matrix Layer::*, 7> kLayerMatrices = {
     &Layer::wq, &Layer::wk, &Layer::wv, &Layer::wo, &Layer::w_gate, &Layer::w_up, &Layer::w_down};
+// "layers.N." and one of these is a tensor's name.
+inline constexpr std::array<const char*, kLayerMatrices.size()> kLayerMatrixNames = {
+    "wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down"};
 // A layer is computed in steps, each of which needs some of the matrices.
 enum class LayerStep { kAttention, kGateUp, kDown };
 inline constexpr int kLayerSteps = 3;

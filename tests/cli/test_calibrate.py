@@ -115,7 +115,7 @@ def layers_done(unfinished):
     return int.from_bytes(header[40:48], "little") if len(header) == 64 else -1
 
 
-def test_unfinished_work_of_other_settings_is_not_used(quire, source, text, tmp_path):
+def test_unfinished_work_of_other_settings_is_neither_used_nor_lost(quire, source, text, tmp_path):
     output, other = tmp_path / "m.quire", tmp_path / "other.quire"
     running = subprocess.Popen([quire.path, "quantize", source, output, "--type", "q4", "--calibrate", "-f", text])
     while running.poll() is None and layers_done(tmp_path / "m.quire.unfinished") < 1:
@@ -123,6 +123,8 @@ def test_unfinished_work_of_other_settings_is_not_used(quire, source, text, tmp_
     running.kill()
     running.wait()
     flags = ("--type", "q4_hq", "--calibrate", "-f", text)
+    refused = quire.run("quantize", source, output, *flags)
+    assert refused.returncode == 1 and b"m.quire.unfinished: holds" in refused.stderr and b"--force" in refused.stderr, refused.stderr
     quire("quantize", source, output, *flags, "--force")
     quire("quantize", source, other, *flags)
     assert output.read_bytes() == other.read_bytes()

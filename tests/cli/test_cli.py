@@ -193,8 +193,12 @@ def test_what_is_asked_for_wrongly_is_a_usage_error_of_every_verb(quire, model, 
         assert "--ctx is 0, wanted 1 or more" in fails(quire, *verbs[verb], "--ctx", "0", code=2)
     for verb in ("convert", "quantize"):
         assert "--memory-budget is 8191KiB, wanted 8MiB or more" in fails(quire, *verbs[verb], "--memory-budget", "8191KiB", code=2)
+        for bits in ("0", "3.9", "9.1", "1e300", "nan", "inf"):
+            assert f"--target-bits is {bits}, wanted 4 to 9" in fails(quire, *verbs[verb], "--target-bits", bits, code=2)
         assert 'unknown type "q9"' in fails(quire, *verbs[verb], "--type", "q9", code=2)
     assert ", source" in fails(quire, *verbs["convert"], "--type", "q9", code=2)
+    for kind in ("source", "q8"):
+        assert "--target-bits goes with" in fails(quire, *verbs["convert"], "--type", kind, "--target-bits", "5", code=2)
     assert "--keep" in fails(quire, *verbs["quantize"], "--keep", "wq", code=2)
     assert list(out.iterdir()) == []
 
