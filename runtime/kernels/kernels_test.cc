@@ -15,6 +15,9 @@
 #include "format/packed_layout.h"
 
 namespace quire {
+#ifdef __x86_64__
+const KernelTable& ModelledAmxKernels();
+#endif
 namespace {
 
 constexpr float kPoison = std::numeric_limits<float>::quiet_NaN();
@@ -479,6 +482,10 @@ std::vector<const KernelTable*> VectorTables() {
 
 INSTANTIATE_TEST_SUITE_P(Kernels, KernelsTest, testing::ValuesIn(VectorTables()),
                          [](const auto& info) { return std::string(info.param->name); });
+#ifdef __x86_64__
+// amx.cc with tiles in software (testing/amx_tiles.h): its logic, where the CPU has none.
+INSTANTIATE_TEST_SUITE_P(AmxOnTilesInSoftware, KernelsTest, testing::Values(&ModelledAmxKernels()));
+#endif
 
 }  // namespace
 }  // namespace quire
