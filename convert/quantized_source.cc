@@ -75,8 +75,12 @@ absl::Status ReadCompressedTensors(JsonObject& json, Quantization* out) {
     return Unsupported(json, absl::StrCat("'format' ", JsonObject::Show(format)));
   if (json.IsSet("kv_cache_scheme")) return Unsupported(json, "'kv_cache_scheme'");
   if (const nlohmann::json* sparsity = json.Find("sparsity_config");
-      sparsity != nullptr && sparsity->is_object() && sparsity->value("format", "dense") != "dense")
-    return Unsupported(json, "'sparsity_config'");
+      sparsity != nullptr && sparsity->is_object()) {
+    JsonObject settings(*sparsity, absl::StrCat(json.place(), ".sparsity_config"));
+    const std::string dense = settings.String("format", "dense");
+    if (!settings.status().ok()) return settings.status();
+    if (dense != "dense") return Unsupported(json, "'sparsity_config'");
+  }
   const nlohmann::json* groups = json.Find("config_groups");
   if (groups == nullptr || !groups->is_object() || groups->empty()) {
     return absl::InvalidArgumentError(
@@ -84,7 +88,7 @@ absl::Status ReadCompressedTensors(JsonObject& json, Quantization* out) {
   }
   out->packing = Packing::kCompressedTensors;
   for (const auto& item : groups->items()) {
-    const std::string place = absl::StrCat(json.place(), ".config_groups.", item.key());
+    const std::string place = absl::StrCat(json.place(), ".config_groups.", Quote(item.key()));
     if (!item.value().is_object() || !item.value().contains("weights") ||
         !item.value()["weights"].is_object()) {
       return absl::InvalidArgumentError(absl::StrCat(place, ": no object with 'weights'"));

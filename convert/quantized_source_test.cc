@@ -207,8 +207,14 @@ TEST_F(QuantizedSource, ConfigurationsOfTheWrongKind) {
        R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized",
             "config_groups": {"g": {"weights": null}}}})",
        R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized",
-            "config_groups": {"g": []}}})"}) {
-    EXPECT_EQ(Unpack(config, Gptq()).status().code(), absl::StatusCode::kInvalidArgument) << config;
+            "config_groups": {"g": []}}})",
+       R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized",
+            "sparsity_config": {"format": 3}, "config_groups": {"g": {"weights": {}}}}})",
+       R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized",
+            "config_groups": {"\n": []}}})"}) {
+    const absl::Status status = Unpack(config, Gptq()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << config;
+    EXPECT_EQ(status.message().find('\n'), absl::string_view::npos) << config;
   }
   for (
       const char* config :

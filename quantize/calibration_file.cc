@@ -208,7 +208,7 @@ absl::Status CalibrationFile::Read(int64_t layer, int input, std::vector<float>*
       return status;
     }
   } else if (header_.has_moments) {
-    std::vector<float> skipped(kReadBytes / 4);
+    std::vector<float> skipped(std::min(kReadBytes, SymmetricMatrix::Bytes(n)) / 4);
     for (int64_t left = SymmetricMatrix::Bytes(n) / 4; left > 0;) {
       const int64_t count = std::min<int64_t>(left, kReadBytes / 4);
       if (absl::Status status = read(skipped.data(), count); !status.ok()) return status;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the corpora: small valid files, from which fuzzers start.
+"""Writes the seeds of the corpora gguf, config, quantized and side_files: small valid files, from which fuzzers start.
 
   tests/fuzz/make_seeds.py        (needs numpy, gguf)
 """
@@ -97,10 +97,38 @@ def configs():
         (CORPUS / "config" / f"{name}.json").write_text(json.dumps(value))
 
 
-for folder in ("gguf", "config"):
+def quantized():
+    """What quantized.cc makes layers of, and a configuration of each method."""
+    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}
+    methods = {
+        "compressed": {"quant_method": "compressed-tensors", "format": "pack-quantized",
+                       "config_groups": {"g": {"weights": weights}}, "sparsity_config": {"format": "dense"}},
+        "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "checkpoint_format": "gptq"},
+        "awq": {"quant_method": "awq", "bits": 4, "version": "gemm", "group_size": 32, "zero_point": True},
+    }
+    symmetric, ordered, any_order, odd = 8, 3, 6, 16
+    for packing, (name, settings) in enumerate(methods.items()):
+        config = json.dumps({"quantization_config": settings}).encode()
+        for flags in (symmetric, ordered, any_order, odd):
+            head = [packing, 1, 0, 1, flags, flags % 3, 4 if flags == symmetric else 7] + [0] * 9
+            (CORPUS / "quantized" / f"{name}{flags}").write_bytes(bytes(head) + config)
+
+
+def side_files():
+    """What side_files.cc makes calibrations, unfinished work and logits of."""
+    right = 6  # both checksums
+    for kind, name in enumerate(("calibration", "work", "logits")):
+        for moments in (0, 1):
+            head = [kind, right | moments, 1, 7, 3, 2, 1, 0] + [0] * 6
+            (CORPUS / "side_files" / f"{name}{moments}").write_bytes(bytes(head) + b"\x00\x00\x80?")
+
+
+for folder in ("gguf", "config", "quantized", "side_files"):
     (CORPUS / folder).mkdir(parents=True, exist_ok=True)
 gguf_model("llama", "llama", rope_factors=True)
 gguf_model("llama_q4_0", "llama", qtype=Q.Q4_0, tied=False)
 gguf_model("qwen2_q8_0", "qwen2", biases=True, qtype=Q.Q8_0)
 gguf_types()
 configs()
+quantized()
+side_files()

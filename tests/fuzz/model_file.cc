@@ -54,8 +54,9 @@ std::string BuildFile(const ModelFileInput& input, bool* whole) {
           PlanOffsets(&manifest, static_cast<int64_t>(manifest.ByteSizeLong()), tokenizer_bytes);
       file.resize(static_cast<size_t>(file_bytes));
       for (pb::TensorEntry& tensor : *manifest.mutable_tensors()) {
-        for (size_t i = 0; i < tensor.bytes(); ++i) {
-          file[tensor.offset() + i] = content[i % content.size()];
+        for (size_t i = 0; i < tensor.bytes(); i += content.size()) {
+          const size_t n = std::min<size_t>(content.size(), tensor.bytes() - i);
+          file.replace(tensor.offset() + i, n, content, 0, n);
         }
         if ((input.flags & ModelFileInput::kSum) != 0)
           tensor.set_xxh3(XXH3_64bits(&file[tensor.offset()], tensor.bytes()));
