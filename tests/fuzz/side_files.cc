@@ -118,7 +118,7 @@ void Work(const Input& input) {
   const WorkFile::Shape shape{input.number(0), 1 + static_cast<int64_t>(input.number(1)) % 4,
                               1 + static_cast<int64_t>(input.number(2)) * 16,
                               1 + static_cast<int64_t>(input.number(3)) * 64};
-  constexpr size_t kRecordBytes = 32 + kMatricesOfLayer * sizeof(EncodingError);
+  constexpr size_t kRecordBytes = 32 + kLayerMatrices.size() * sizeof(EncodingError);
   constexpr int64_t kAlignment = 16384;
   const auto align = [](int64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; };
   const int64_t states = align(64 + shape.layers * static_cast<int64_t>(kRecordBytes)),
@@ -167,7 +167,7 @@ void Work(const Input& input) {
             "a file in memory");
   close(fd);
   {
-    auto work = WorkFile::Open(path, shape);
+    auto work = WorkFile::Open(path, shape, input.has(kMoments));
     if (!work.ok()) {
       CheckRefusal(work.status());
     } else {
@@ -179,7 +179,7 @@ void Work(const Input& input) {
       if (layers < shape.layers) {
         std::fill_n((*work)->next_states(), shape.state_floats, 1.0f);
         std::fill_n((*work)->encoded(), shape.encoded_bytes, 2);
-        const EncodingError errors[kMatricesOfLayer] = {};
+        const EncodingError errors[kLayerMatrices.size()] = {};
         FuzzCheck((*work)->FinishLayer(0, shape.encoded_bytes, errors).ok(), "a layer can be done");
       }
     }
