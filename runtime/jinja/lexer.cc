@@ -1,5 +1,6 @@
 #include "runtime/jinja/lexer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -161,11 +162,16 @@ class Lexer {
       constexpr absl::string_view kFrom = "abfnrtv0\\'\"",
                                   kTo = absl::string_view("\a\b\f\n\r\t\v\0\\'\"", 11);
       const size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
+      const absl::string_view hex = source_.substr(pos_ + 1, digits);
+      const bool is_hex =
+          hex.size() == digits && std::all_of(hex.begin(), hex.end(), [](unsigned char digit) {
+            return absl::ascii_isxdigit(digit);
+          });
       uint32_t code;
       if (const size_t simple = kFrom.find(c); simple != absl::string_view::npos) {
         value.push_back(kTo[simple]);
-      } else if (digits > 0 && absl::SimpleHexAtoi(source_.substr(pos_ + 1, digits), &code) &&
-                 code <= 0x10FFFF && (code < 0xD800 || code > 0xDFFF)) {
+      } else if (digits > 0 && is_hex && absl::SimpleHexAtoi(hex, &code) && code <= 0x10FFFF &&
+                 (code < 0xD800 || code > 0xDFFF)) {
         AppendUtf8(code, &value);
         pos_ += digits;
       } else if (c != '\n') {  // an unknown escape stands for itself; a newline continues the line

@@ -31,6 +31,14 @@ std::string MutateZip(const std::string& zip, size_t max_bytes, Random& random);
 // A tar archive with its bytes changed and the sums of its headers made right again.
 std::string MutateTar(const std::string& tar, size_t max_bytes);
 
+// A JSON text with a value replaced, moved, wrapped, removed or under another key; one that is
+// none, and now and then any, with its bytes changed.
+std::string MutateJson(const std::string& text, size_t max_bytes, Random& random);
+
+// A file of safetensors with its header's JSON changed and its length made right again, or its
+// other bytes changed.
+std::string MutateSafetensors(const std::string& file, size_t max_bytes, Random& random);
+
 // What a custom mutator of libFuzzer returns: `mutant` in `data`, cut to max_bytes.
 size_t StoreMutant(const std::string& mutant, uint8_t* data, size_t max_bytes);
 
