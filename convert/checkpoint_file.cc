@@ -48,6 +48,10 @@ constexpr Impostor kImpostors[] = {
     {0, "fmgg", "a GGML file from before GGUF; convert it to GGUF first"},
     {0, "tjgg", "a GGML file from before GGUF; convert it to GGUF first"},
     {0, "PAR1", "a Parquet file"},
+    {0, "ARROW1", "an Arrow file"},
+    {4, absl::string_view("\1\0\0\0\3\0\0\0V 1", 11), "a file of Lua Torch (.t7)"},
+    {0, "4\n1\n3\nV 1\n", "a file of Lua Torch (.t7)"},
+    {2, "\x12\7pytorch", "an ONNX model"},
 };
 
 absl::Status NotACheckpoint(const std::string& path, absl::string_view what) {

@@ -60,6 +60,10 @@ TEST(OpenCheckpointFile, SaysWhatElseItFound) {
       {"\xff\xfe\xfd\xfc\1\2\3\4\5", "ff fe fd fc"},
       {std::string("\x89QUIRE\r\n", 8), ".quire file"},
       {"x", "plain text"},
+      {std::string("\4\0\0\0\1\0\0\0\3\0\0\0V 1", 15), "Lua Torch"},
+      {"4\n1\n3\nV 1\n18\n", "Lua Torch"},
+      {"\x08\x07\x12\x07pytorch\x1a\5", "ONNX"},
+      {std::string("ARROW1\0\0", 8), "Arrow"},
   };
   for (const auto& [bytes, word] : cases) {
     ExpectRefused(bytes, OpenCheckpointFile, StatusCode::kInvalidArgument, {word});
@@ -69,6 +73,27 @@ TEST(OpenCheckpointFile, SaysWhatElseItFound) {
                 {"pickle", "magic number"});
   ExpectRefused(std::string("PK\5\6") + std::string(18, '\0'), OpenCheckpointFile,
                 StatusCode::kNotFound, {"data.pkl"});
+}
+
+TEST(OpenCheckpointFile, SaysWhatArchiveItFound) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"m/archive_format", "torch.export"},
+      {"serialized_exported_program.json", "torch.export"},
+      {"m/.data/extern_modules", "torch.package"},
+      {"m/model.json", "TorchScript"},
+      {"weights.npy", ".npz"},
+      {"model.weights.h5", "Keras"},
+      {"folder/model.safetensors", "holds .safetensors files; unpack it"},
+      {"pytorch_model.bin", "holds .bin files; unpack it"},
+      {"word/document.xml", "a zip archive of 1 records"},
+  };
+  for (const auto& [name, word] : cases) {
+    ZipEntry entry;
+    entry.name = name;
+    entry.data = "x";
+    ExpectRefused(BuildZip({entry}), OpenCheckpointFile, StatusCode::kNotFound,
+                  {word, "NAME/data.pkl"});
+  }
 }
 
 TEST(OpenCheckpointFile, Case63_FifoDirectoryDevice) {
@@ -84,8 +109,8 @@ TEST(OpenCheckpointFile, Case63_FifoDirectoryDevice) {
   ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
 
   using Open = absl::StatusOr<std::unique_ptr<TensorSource>> (*)(const std::string&);
-  for (Open open :
-       {Open{OpenCheckpointFile}, Open{OpenTorchZip}, Open{OpenTorchLegacy}, Open{OpenSafetensors}}) {
+  for (Open open : {Open{OpenCheckpointFile}, Open{OpenTorchZip}, Open{OpenTorchLegacy},
+                    Open{OpenSafetensors}}) {
     for (const std::string& path :
          {fifo, folder, std::string("/dev/zero"), std::string("/dev/null")}) {
       ExpectRefusedFile(path, 0, open, StatusCode::kInvalidArgument, {});

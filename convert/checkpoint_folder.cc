@@ -205,6 +205,12 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpoint(const std::string& 
   for (const char* name : {"params.json", "consolidated.00.pth", "consolidated.pth"}) {
     if (Exists(WithSlash(path) + name)) return OpenMetaFolder(path);
   }
+  if (Exists(WithSlash(path) + ".metadata")) {
+    return absl::UnimplementedError(
+        absl::StrCat(path,
+                     ": a folder of torch.distributed.checkpoint; make one file of it first, with "
+                     "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"));
+  }
   return absl::InvalidArgumentError(
       absl::StrCat(path, ": a folder without config.json, params.json, or files of weights"));
 }

@@ -117,6 +117,13 @@ TEST_F(FolderTest, OneFileAndThePreferenceOfSafetensors) {
   EXPECT_EQ((*OpenHuggingFaceFolder(folder_))->tensors()[0].name, "one");
 }
 
+TEST_F(FolderTest, DistributedCheckpointsAreNamed) {
+  Write(".metadata", "x");
+  const absl::Status status = OpenCheckpoint(folder_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_NE(status.message().find("dcp_to_torch_save"), absl::string_view::npos) << status;
+}
+
 TEST_F(FolderTest, MalformedIndexes) {
   for (const char* text : {"", "[]", "{}", R"({"weight_map": []})", R"({"weight_map": {}})",
                            R"({"weight_map": {"x": 1}})", R"({"weight_map": {"x": null}})"}) {

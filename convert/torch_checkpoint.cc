@@ -1,5 +1,6 @@
 // What torch.save has written since 1.6: a zip archive with data.pkl and one record for each
 // storage.
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -57,6 +58,29 @@ class TorchZip : public TorchSource {
   std::unique_ptr<std::atomic<bool>[]> verified_;
 };
 
+// What an archive is that torch.save did not write.
+std::string DescribeArchive(const ZipReader& zip) {
+  const auto any = [&](auto matches) {
+    return std::any_of(zip.records().begin(), zip.records().end(),
+                       [&](const ZipRecord& record) { return matches(record.name); });
+  };
+  const auto any_ends = [&](absl::string_view end) {
+    return any([&](absl::string_view name) { return absl::EndsWith(name, end); });
+  };
+  if (any_ends("/archive_format") || any_ends("serialized_exported_program.json"))
+    return "a program of torch.export (.pt2); save the module's state_dict() instead";
+  if (any_ends(".data/extern_modules"))
+    return "a package of torch.package; save the module's state_dict() instead";
+  if (any_ends("/model.json"))
+    return "a TorchScript archive of torch before 1.4; save the module's state_dict() instead";
+  if (any_ends(".npy")) return "an archive of NumPy arrays (.npz)";
+  if (any_ends(".weights.h5")) return "a Keras model";
+  for (const char* inner : {".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".gguf"}) {
+    if (any_ends(inner)) return absl::StrCat("an archive that holds ", inner, " files; unpack it");
+  }
+  return absl::StrCat("a zip archive of ", zip.records().size(), " records");
+}
+
 // The folder inside the archive that holds data.pkl, with its slash.
 absl::StatusOr<std::string> FindRoot(const ZipReader& zip) {
   const std::string& path = zip.file().path();
@@ -75,8 +99,8 @@ absl::StatusOr<std::string> FindRoot(const ZipReader& zip) {
   }
   if (root.empty()) {
     return absl::NotFoundError(
-        absl::StrCat(path, ": a zip archive of ", zip.records().size(),
-                     " records without NAME/data.pkl: not what torch.save writes"));
+        absl::StrCat(path, ": ", DescribeArchive(zip),
+                     "; without NAME/data.pkl it is not what torch.save writes"));
   }
   return root;
 }

@@ -230,7 +230,8 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenTorchTar(File file) {
       if (member.name == name) return member;
     }
     return absl::NotFoundError(absl::StrCat(file.path(), ": a tar archive without ", Quote(name),
-                                            ": not what torch.save wrote"));
+                                            ": not what torch.save wrote before 0.2; if it "
+                                            "holds a checkpoint, unpack it first"));
   };
   auto storages = find("storages"), tensors = find("tensors"), object = find("pickle");
   for (const auto* member : {&storages, &tensors, &object}) {

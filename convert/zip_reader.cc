@@ -127,7 +127,8 @@ absl::StatusOr<Directory> FindDirectory(const File& file) {
         end64_offset != static_cast<uint64_t>(end_offset - kEnd64Bytes)) {
       return Invalid(
           path, absl::StrCat("the zip64 end record should be at offset ", end_offset - kEnd64Bytes,
-                             ", its locator says ", end64_offset));
+                             ", its locator says ", end64_offset,
+                             ": other bytes, perhaps another archive, stand before this one"));
     }
     uint8_t end64[kEnd64Bytes];
     if (auto s = file.ReadAt(end64_offset, absl::MakeSpan(end64)); !s.ok()) return s;
@@ -393,6 +394,7 @@ absl::StatusOr<ZipReader> ZipReader::Open(File file) {
       if (!descriptor_bytes.ok()) return descriptor_bytes.status();
       end += *descriptor_bytes;
     }
+    zip.has_checksums_ |= record.crc32 != 0;
     zip.records_.push_back(std::move(record));
   }
   for (size_t i = 0; i < zip.records_.size(); ++i) {
@@ -420,7 +422,7 @@ absl::Status ZipReader::ReadAt(int record, int64_t offset, absl::Span<uint8_t> o
 }
 
 absl::Status ZipReader::CheckAgainst(uint32_t crc, const ZipRecord& record) const {
-  if (crc == record.crc32) return absl::OkStatus();
+  if (!has_checksums_ || crc == record.crc32) return absl::OkStatus();
   return absl::DataLossError(
       absl::StrCat(Place(record), ": CRC-32 of its bytes is ", absl::Hex(crc, absl::kZeroPad8),
                    ", the archive recorded ", absl::Hex(record.crc32, absl::kZeroPad8)));

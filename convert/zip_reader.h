@@ -52,6 +52,9 @@ class ZipReader {
   // Precondition: the range lies inside the record's `bytes`.
   absl::Status ReadAt(int record, int64_t offset, absl::Span<uint8_t> out) const;
 
+  // An archive whose records all have a CRC-32 of zero was written without checksums
+  // (torch.serialization.set_crc32_options): there is nothing to check then.
+
   // The whole record, its CRC-32 checked. ResourceExhausted if it is larger than `limit` bytes.
   absl::StatusOr<std::string> ReadAll(int record, int64_t limit) const;
 
@@ -67,6 +70,7 @@ class ZipReader {
 
   File file_;
   std::vector<ZipRecord> records_;
+  bool has_checksums_ = false;
   absl::flat_hash_map<absl::string_view, int> by_name_;  // views of records_' names
   std::unique_ptr<InflaterCache> inflaters_;
 };

@@ -134,6 +134,22 @@ TEST(ZipReader, Case01_FlippedByteStaleCrc) {
   ExpectRefusedFile(path, bytes.size(), read, StatusCode::kDataLoss, {"x/two", "CRC-32"});
 }
 
+TEST(ZipReader, ChecksumsThatNobodyComputed) {
+  std::vector<ZipEntry> entries = TwoEntries();
+  for (ZipEntry& entry : entries) entry.crc32 = entry.descriptor_crc32 = 0;
+  const ZipReader zip = Open(entries);
+  for (const ZipEntry& entry : entries) {
+    EXPECT_TRUE(zip.CheckCrc(zip.Find(entry.name)).ok());
+    EXPECT_EQ(*zip.ReadAll(zip.Find(entry.name), 1 << 20), entry.data);
+  }
+  // One alone is damage.
+  entries = TwoEntries();
+  entries[1].crc32 = entries[1].descriptor_crc32 = 0;
+  const ZipReader other = Open(entries);
+  EXPECT_TRUE(other.CheckCrc(other.Find(entries[0].name)).ok());
+  EXPECT_EQ(other.CheckCrc(other.Find(entries[1].name)).code(), StatusCode::kDataLoss);
+}
+
 TEST(ZipReader, Case02_CutTail) {
   const std::string bytes = BuildZip(TwoEntries());
   for (size_t cut : {1, 10, 22, 42, 98, 200, 1000}) {

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torch.distributed.checkpoint
 import xxhash
 
 DTYPES = {
@@ -297,6 +298,50 @@ def test_tensor_with_attributes(quire, tmp_path):
     tensor.note = parameter.note = {"a": 1}
     torch.save({"t": tensor, "p": parameter}, tmp_path / "x.pt")
     check(quire, tmp_path / "x.pt", {"t": tensor, "p": parameter}, "torch-zip")
+
+
+@pytest.mark.parametrize("aligned", [64, 4096])
+def test_without_checksums(quire, tmp_path, aligned):
+    """torch can be told not to compute CRC-32s, and to align storages."""
+    torch.serialization.set_crc32_options(False)
+    torch.utils.serialization.config.save.storage_alignment = aligned
+    try:
+        torch.save(module_state(), tmp_path / "x.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+        torch.utils.serialization.config.save.storage_alignment = 64
+    check(quire, tmp_path / "x.pt", torch.load(tmp_path / "x.pt"), "torch-zip")
+
+
+def test_every_name_that_torch_allows(quire, tmp_path):
+    """What torch.load reads with weights_only is known here too, be it to be refused for what it is."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt") as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    names = [name for name in torch._weights_only_unpickler._get_allowed_globals() if "sparse." not in name]
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        with zipfile.ZipFile(tmp_path / "y.pt", "w") as archive:
+            for record, data in records.items():
+                pickled = f"\x80\x02}}X\x01\0\0\0gc{module}\n{attribute}\ns.".encode("latin1")
+                archive.writestr(record, pickled if record == "x/data.pkl" else data)
+        message = quire.run("inspect", tmp_path / "y.pt").stderr.decode()
+        assert "is not one that" not in message or name == "torch.storage.TypedStorage", name
+    assert len(names) > 100
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_other_archives_of_torch_are_named(quire, tmp_path):
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),)), tmp_path / "x.pt2")
+    with torch.package.PackageExporter(tmp_path / "package.pt") as package:
+        package.save_pickle("model", "weights.pkl", {"w": torch.ones(2)})
+    torch.distributed.checkpoint.save({"w": torch.ones(3), "b": torch.ones(4)}, checkpoint_id=tmp_path / "dcp")
+    shard = next((tmp_path / "dcp").glob("*.distcp"))
+    cases = {tmp_path / "x.pt2": "torch.export", tmp_path / "package.pt": "torch.package",
+             tmp_path / "dcp": "torch.distributed.checkpoint", shard: "another archive"}  # fmt: skip
+    for path, words in cases.items():
+        done = quire.run("inspect", path)
+        assert done.returncode == 1 and words in done.stderr.decode(), (path, done.stderr)
 
 
 def test_one_flipped_bit_is_found(quire, tmp_path):
