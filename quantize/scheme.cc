@@ -8,9 +8,11 @@
 namespace quire {
 namespace {
 
+// The mixed ones first, by their bits. Beside layers of 4.55 bits, embedding and output in q6
+// cost less quality than they save bytes (docs/quantization.md).
 constexpr Scheme kSchemes[] = {
     {"q4", "4 bits, the most sensitive matrices in 5 to 8: at most 4.55 bits per weight",
-     Encoding::kQ4, true, 4.55, Encoding::kQ8, Encoding::kQ8},
+     Encoding::kQ4, true, 4.55, Encoding::kQ6, Encoding::kQ6},
     {"q4_hq", "as q4 with more matrices in 5 to 8 bits: at most 5.0 bits per weight", Encoding::kQ4,
      true, 5.0, Encoding::kQ8, Encoding::kQ8},
     {"q4_0", "GGUF's Q4_0 everywhere: 4.5 bits per weight", Encoding::kQ4_0, false, 4.5,
@@ -98,12 +100,13 @@ absl::StatusOr<const Scheme*> FindScheme(absl::string_view name) {
 absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits) {
   absl::StatusOr<const Scheme*> found = FindScheme(name);
   if (!found.ok()) return found.status();
-  Scheme scheme = **found;
-  if (target_bits == 0) return scheme;
-  if (!scheme.mixed) {
+  if (target_bits == 0) return **found;
+  if (!(*found)->mixed) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--target-bits goes with a type that mixes encodings, q4 or q4_hq, not with ", name));
   }
+  const Scheme &small = kSchemes[0], &large = kSchemes[1];
+  Scheme scheme = target_bits < large.max_bits ? small : large;
   scheme.name = "mixed";
   scheme.max_bits = target_bits;
   return scheme;

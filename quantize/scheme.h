@@ -28,7 +28,7 @@ absl::StatusOr<TensorName> ParseTensorName(absl::string_view canonical_name);
 // far as max_bits allow. Vectors are always f32.
 //
 //   name    layers           bits of the layers' matrices  embedding, output
-//   q4      q4 to q8, mixed  at most 4.55                  q8
+//   q4      q4 to q8, mixed  at most 4.55                  q6
 //   q4_hq   q4 to q8, mixed  at most 5.00                  q8
 //   q4_0    q4_0             4.50                          q4_0
 //   q8      q8               8.50                          q8
@@ -50,7 +50,8 @@ absl::StatusOr<const Scheme*> FindScheme(absl::string_view name);
 // "q4, q4_hq, q4_0, ...".
 std::string SchemeNames();
 
-// The scheme of this name, under another budget where target_bits is not 0 (--target-bits).
+// The scheme of this name; where target_bits is not 0 (--target-bits), q4 or, from its bits on,
+// q4_hq under that budget.
 // InvalidArgument where there is none, or for a budget of a scheme that is not mixed.
 absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits);
 

@@ -122,7 +122,16 @@ TEST(Schemes, GivenSensitivitiesDecide) {
 TEST(Schemes, TargetBitsAreRefusedWhereTheyMeanNothing) {
   EXPECT_EQ(SchemeFor("q8", 5).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(SchemeFor("source", 5).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Schemes, TargetBitsDecideForEmbeddingAndOutput) {
   EXPECT_EQ(SchemeFor("q4_hq", 0)->max_bits, 5.0);
+  for (const char* name : {"q4", "q4_hq"}) {
+    EXPECT_EQ(SchemeFor(name, 4.99)->max_bits, 4.99);
+    EXPECT_EQ(SchemeFor(name, 4.99)->output, Encoding::kQ6);
+    EXPECT_EQ(SchemeFor(name, 5)->output, Encoding::kQ8);
+    EXPECT_EQ(SchemeFor(name, 8)->embedding, Encoding::kQ8);
+  }
 }
 
 TEST(Schemes, EmbeddingOutputAndVectors) {

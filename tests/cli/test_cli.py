@@ -127,7 +127,7 @@ def test_kernels_can_be_named(quire, model, kernels):
 
 def test_export_reports_what_it_did(quire, model, out):
     text = quire("export", model, out / "m.gguf", "--format", "gguf")
-    assert "q8 -> Q8_0: " in text and " tensors, exact" in text and "note: GGUF has no type for q4" in text
+    assert "f32 -> F32: " in text and " tensors, exact" in text and "note: GGUF has no type for q4" in text
     assert "q4 -> F16: " in text and " tensors, rounded, mean relative RMS error 0.0002" in text
     report = quire.json("export", model, out / "hf", "--format", "safetensors", "--threads", "1")
     assert report["bytes"] == sum(f.stat().st_size for f in (out / "hf").iterdir())

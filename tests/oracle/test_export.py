@@ -78,7 +78,7 @@ def test_gguf_of_the_embedded_model(quire, embedded, tmp_path):
             assert again["prompt_tokens"] == tool.encode(text, bos=True)
     types = {t.tensor_type.name for t in tensors_of(tmp_path / "m.gguf").values()}
     assert types == {"f16": {"F16", "F32"}, "q8": {"Q8_0", "F32"}, "q4_0": {"Q4_0", "F32"},
-                     "q4": {"F16", "Q8_0", "F32"}}[kind]
+                     "q4": {"F16", "F32"}}[kind]
 
 
 def test_merges_of_characters_become_scores(quire, tmp_path):
