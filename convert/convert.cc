@@ -18,6 +18,7 @@
 #include "quantize/encode_tensor.h"
 #include "quantize/outliers.h"
 #include "quantize/scheme.h"
+#include "runtime/tokenizer.h"
 
 namespace quire {
 namespace {
@@ -266,6 +267,11 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
     absl::StatusOr<pb::Tokenizer> tokenizer = FindTokenizer(options, *plan.source);
     if (!tokenizer.ok()) return tokenizer.status();
     plan.tokenizer = tokenizer->SerializeAsString();
+    // What no run could use is refused before anything is written.
+    if (absl::Status usable = Tokenizer::Create(*std::move(tokenizer)).status(); !usable.ok()) {
+      return absl::Status(usable.code(), absl::StrCat(options.source, ": ", usable.message(),
+                                                      "; to go without text: --tokenizer none"));
+    }
   }
   absl::StatusOr<std::vector<Encoding>> encodings =
       EncodingsOf(*model, *plan.source, scheme.has_value() ? &*scheme : nullptr);

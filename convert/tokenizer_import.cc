@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "convert/quote.h"
@@ -159,8 +160,9 @@ class Surroundings {
   void SetEos() {
     // What the tokenizer itself appends or names comes first, then whatever ends a generation.
     std::vector<uint32_t> eos;
+    absl::flat_hash_set<uint32_t> seen;
     const auto add = [&](uint32_t id) {
-      if (std::find(eos.begin(), eos.end(), id) == eos.end()) eos.push_back(id);
+      if (seen.insert(id).second) eos.push_back(id);
     };
     const std::optional<uint32_t> named = NamedToken("eos_token");
     if (named.has_value()) add(*named);
@@ -170,8 +172,11 @@ class Surroundings {
     // A file's own idea counts where nothing says otherwise, or where it appends the token.
     if (eos.empty() || out_->add_eos()) {
       const std::vector<uint32_t> own(out_->eos_ids().begin(), out_->eos_ids().end());
-      std::vector<uint32_t> configured = std::exchange(eos, own);
-      for (const uint32_t id : configured) add(id);
+      const std::vector<uint32_t> configured = std::exchange(eos, {});
+      seen.clear();
+      for (const std::vector<uint32_t>* ids : {&own, &configured}) {
+        for (const uint32_t id : *ids) add(id);
+      }
     }
     if (eos.empty()) {
       for (const char* text :

@@ -1,5 +1,6 @@
 #include "convert/tokenizer_import.h"
 
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -268,6 +269,28 @@ TEST(TokenizerImportHostileTest, DamagedConfigIsRefused) {
                R"({"bos_token": 7, "eos_token": [], "chat_template": {}, "add_bos_token": "x"})");
   folder.Write("generation_config.json", R"({"eos_token_id": ["x", -1, 1e30, null, [3]]})");
   EXPECT_TRUE(EosIds(folder.Import()).empty());
+}
+
+TEST(TokenizerImportHostileTest, EndsAreCountedOnceInLinearTime) {
+  constexpr int kTokens = 400000;
+  std::string vocabulary, ends;
+  for (int i = 0; i < kTokens; ++i) {
+    absl::StrAppend(&vocabulary, i == 0 ? "" : ",", "\"t", i, "\":", i);
+    absl::StrAppend(&ends, kTokens - 1 - i, ",");
+  }
+  Folder folder;
+  folder.Write(
+      "tokenizer.json",
+      absl::StrCat(
+          R"({"model": {"type": "BPE", "merges": [], "vocab": {)", vocabulary,
+          R"(}}, "pre_tokenizer": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"}})"));
+  folder.Write("generation_config.json", absl::StrCat(R"({"eos_token_id": [)", ends, "7]}"));
+  const std::clock_t start = std::clock();
+  const std::vector<uint32_t> ids = EosIds(folder.Import());
+  EXPECT_LT(std::clock() - start, 6 * CLOCKS_PER_SEC);
+  ASSERT_EQ(ids.size(), size_t{kTokens});
+  EXPECT_EQ(ids.front(), kTokens - 1u);
+  EXPECT_EQ(ids.back(), 0u);
 }
 
 std::string Tiktoken() {

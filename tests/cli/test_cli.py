@@ -302,6 +302,13 @@ def test_an_output_that_is_one_of_the_inputs(quire, checkpoint):
     assert (checkpoint / "pytorch_model.bin").read_bytes() == before
 
 
+def test_a_tokenizer_that_no_run_could_use(quire, checkpoint, out):
+    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(1025))}))
+    config = json.loads((checkpoint / "config.json").read_text())
+    assert config["vocab_size"] >= 1025
+    fails(quire, "convert", checkpoint, out / "m.quire", words=["1025 eos ids", "--tokenizer none"], left=out)
+
+
 def test_tokenizer_and_config_in_a_cache_of_links(quire, checkpoint, out, tmp_path):
     blobs, snapshot = tmp_path / "cache" / "blobs", tmp_path / "cache" / "snapshots" / "r"
     blobs.mkdir(parents=True)
