@@ -71,6 +71,8 @@ Transformer::Transformer(const Model& model, const KernelTable& kernels, ThreadP
       kv_stride_(PadColumns(kv_dim_)),
       ffn_stride_(PadColumns(config_.ffn_dim())),
       logits_stride_(RoundUp(config_.vocab_size(), kPanelRows)),
+      window_(config_.sliding_window() > 0 ? config_.sliding_window() : cache_.ctx()),
+      spans_done_(config_.n_kv_heads()),
       own_(pool.size()) {}
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(const Model& model,
@@ -120,6 +122,9 @@ int64_t Transformer::LayOutScratch(uint8_t* base) {
     own.buffers = {memory.Take<float>(hidden_stride_), memory.TakeQuantized(1, columns)};
   }
   const bool panels = model_.embedding().geometry.layout == Layout::kPanels;
+  const int64_t spans = (std::min(window_, ctx()) + kAttentionSpan - 1) / kAttentionSpan;
+  parts_ = memory.Take<float>(spans > 1 ? spans * config_.n_heads() * AttentionPartFloats(head_dim_)
+                                        : 0);
   unit_rows_ = memory.Take<float>(panels ? pool_.size() * kPanelRows * hidden_stride_ : 0);
   logits_ = memory.Take<float>(max_logits_ * logits_stride_);
   return memory.used();
@@ -276,42 +281,79 @@ void Transformer::ProjectQkv(const Layer& layer, int64_t l, int64_t n) {
 }
 
 // attention = softmax(q k' / sqrt(head_dim)) v, each query over the positions up to its own, or the
-// last sliding_window of them. Work is cut by KV heads and tokens; by query heads where the KV
-// heads are too few for the threads.
+// last sliding_window of them.
 void Transformer::Attend(int64_t l, int64_t n) {
-  const int64_t group = config_.n_heads() / config_.n_kv_heads();
-  const int64_t blocks = (n + kQueryBlock - 1) / kQueryBlock;
-  const int64_t pieces = config_.n_kv_heads() * blocks;
-  const bool few = pieces % pool_.size() != 0 && pieces < 4 * pool_.size();
-  const int64_t heads = few ? 1 : group;  // of a piece
-  const int64_t per_block = config_.n_heads() / heads;
-  pool_.ParallelFor(per_block * blocks, [&](int64_t i, int) {
-    const int64_t head = i % per_block * heads;
-    const int64_t block = blocks - 1 - i / per_block;  // those that see most begin
-    AttendHeads(l, {head, head + heads},
-                {block * kQueryBlock, std::min(n, (block + 1) * kQueryBlock)});
-  });
+  if (n == 1) {
+    AttendToken(l);
+  } else {
+    AttendBatch(l, n);
+  }
 }
 
-// Attention of query heads that share a KV head.
-void Transformer::AttendHeads(int64_t l, Range heads, Range tokens) {
-  const int64_t kv_head = heads.begin / (config_.n_heads() / config_.n_kv_heads());
-  const int64_t window = config_.sliding_window() > 0 ? config_.sliding_window() : ctx();
-  AttentionArgs args;
+// What attention of one KV head's query heads has in common, for any layer, token and head.
+AttentionArgs Transformer::HeadAttention() const {
+  AttentionArgs args = {};
   args.q_stride = args.out_stride = q_stride_;
-  args.n_heads = heads.size();
+  args.n_heads = config_.n_heads() / config_.n_kv_heads();
+  args.n_tokens = 1;
   args.kv_stride = cache_.position_stride();
   args.head_dim = head_dim_;
   args.scale = 1.0f / std::sqrt(static_cast<float>(head_dim_));
+  return args;
+}
+
+// Work is cut by KV heads and spans, so that there is enough for every thread and each key and
+// value is read once. Whoever finishes the last span of a head joins them all.
+void Transformer::AttendToken(int64_t l) {
+  const int64_t seen = std::min(position_ + 1, window_), first = position_ + 1 - seen;
+  const int64_t spans = (seen + kAttentionSpan - 1) / kAttentionSpan;
+  const int64_t heads = config_.n_heads() / config_.n_kv_heads();
+  const int64_t part = AttentionPartFloats(head_dim_), span_parts = config_.n_heads() * part;
+  pool_.ParallelFor(config_.n_kv_heads() * spans, [&](int64_t i, int) {
+    const int64_t kv_head = i / spans, span = i % spans, head = kv_head * heads;
+    const int64_t begin = span * kAttentionSpan, at = (first + begin) * cache_.position_stride();
+    AttentionArgs args = HeadAttention();
+    args.q = q_ + head * head_dim_;
+    args.keys = cache_.keys(l, kv_head) + at;
+    args.values = cache_.values(l, kv_head) + at;
+    args.n_positions = std::min<int64_t>(kAttentionSpan, seen - begin);
+    args.out = attention_ + head * head_dim_;
+    if (spans == 1) return kernels_.attention(args);
+    args.parts = true;
+    args.out = parts_ + span * span_parts + head * part;
+    kernels_.attention(args);
+    if (spans_done_[kv_head].fetch_add(1, std::memory_order_acq_rel) + 1 < spans) return;
+    spans_done_[kv_head].store(0, std::memory_order_relaxed);
+    for (int64_t h = head; h < head + heads; ++h) {
+      kernels_.join(parts_ + h * part, spans, span_parts, head_dim_, attention_ + h * head_dim_);
+    }
+  });
+}
+
+// Work is cut by KV heads and tokens.
+void Transformer::AttendBatch(int64_t l, int64_t n) {
+  const int64_t kv_heads = config_.n_kv_heads(), enough = kPiecesPerThread * pool_.size();
+  const int64_t block = std::clamp<int64_t>(n * kv_heads / enough, 1, kQueryBlock);
+  const int64_t blocks = (n + block - 1) / block;
+  pool_.ParallelFor(kv_heads * blocks, [&](int64_t i, int) {
+    const int64_t b = blocks - 1 - i / kv_heads;  // those that see most begin
+    AttendTokens(l, i % kv_heads, {b * block, std::min(n, (b + 1) * block)});
+  });
+}
+
+void Transformer::AttendTokens(int64_t l, int64_t kv_head, Range tokens) {
+  AttentionArgs args = HeadAttention();
   while (tokens.begin < tokens.end) {
     // Tokens that see all positions go together, one whose window has begun to move goes alone.
     const int64_t seen = position_ + tokens.begin + 1;
-    args.n_positions = std::min(seen, window);
-    args.n_tokens = std::clamp<int64_t>(window - seen + 1, 1, tokens.size());
-    args.keys = cache_.keys(l, kv_head) + (seen - args.n_positions) * args.kv_stride;
-    args.values = cache_.values(l, kv_head) + (seen - args.n_positions) * args.kv_stride;
-    args.q = q_ + tokens.begin * q_stride_ + heads.begin * head_dim_;
-    args.out = attention_ + tokens.begin * q_stride_ + heads.begin * head_dim_;
+    args.n_positions = std::min(seen, window_);
+    args.n_tokens = std::clamp<int64_t>(window_ - seen + 1, 1, tokens.size());
+    const int64_t at = (seen - args.n_positions) * args.kv_stride;
+    args.keys = cache_.keys(l, kv_head) + at;
+    args.values = cache_.values(l, kv_head) + at;
+    const int64_t head = kv_head * args.n_heads * head_dim_;
+    args.q = q_ + tokens.begin * q_stride_ + head;
+    args.out = attention_ + tokens.begin * q_stride_ + head;
     kernels_.attention(args);
     tokens.begin += args.n_tokens;
   }

@@ -2,6 +2,7 @@
 #ifndef QUIRE_RUNTIME_TRANSFORMER_H_
 #define QUIRE_RUNTIME_TRANSFORMER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -141,7 +142,10 @@ class Transformer {
   void Embed(absl::Span<const int32_t> tokens);
   void ProjectQkv(const Layer& layer, int64_t l, int64_t n);
   void Attend(int64_t l, int64_t n);
-  void AttendHeads(int64_t l, Range heads, Range tokens);
+  AttentionArgs HeadAttention() const;
+  void AttendToken(int64_t l);
+  void AttendBatch(int64_t l, int64_t n);
+  void AttendTokens(int64_t l, int64_t kv_head, Range tokens);
   void AddProjection(const Matrix& matrix, const Source& source, int64_t n);
   void GateAndUp(const Layer& layer, int64_t n);
 
@@ -166,6 +170,8 @@ class Transformer {
   const int64_t head_dim_, q_dim_, kv_dim_;
   // Floats from token to token: columns padded to groups.
   const int64_t hidden_stride_, q_stride_, kv_stride_, ffn_stride_, logits_stride_;
+  const int64_t window_;                          // positions that a query sees at most
+  std::vector<std::atomic<int64_t>> spans_done_;  // of a token's attention, by KV head
 
   AnonymousMemory scratch_;
   // All below point into scratch_; [kBatchTokens][stride] where nothing else is said. Paddings are
@@ -175,9 +181,10 @@ class Transformer {
   float *cosine_, *sine_;  // [kBatchTokens][head_dim / 2]
   float *q_, *k_, *v_, *attention_;
   float *gate_, *up_;
-  float* unit_rows_;           // [threads][16][hidden_stride], where the embedding is in panels
-  float* logits_;              // [max_logits][logits_stride]
-  InputBuffers shared_;        // for a batch
+  float* parts_;         // [spans][n_heads][AttentionPartFloats], where there is more than one
+  float* unit_rows_;     // [threads][16][hidden_stride], where the embedding is in panels
+  float* logits_;        // [max_logits][logits_stride]
+  InputBuffers shared_;  // for a batch
   std::vector<OwnInput> own_;  // for one token, one for each thread
 };
 

@@ -62,6 +62,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
+    Join,
 };
 
 }  // namespace

@@ -24,6 +24,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
+    Join,
 };
 
 }  // namespace

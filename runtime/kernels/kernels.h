@@ -7,11 +7,11 @@
 // model says depends neither on the CPU, nor on how a prompt is cut into batches or the work into
 // threads. Kernels are thread-safe where their outputs do not overlap.
 //
-// Activations that meet integer weights (q8, q4, q4_0, q5, q6, q4_1) are quantized to int8, one f32 scale per
-// token and group of 32 columns: scale = max|x| / 127, q = round(x * (127 / max|x|)) to nearest
-// even. A group whose max|x| is under 2^-120 becomes zeros; one that holds NaN or Inf gets scale
-// NaN, which then shows in every y. Layout for a batch of n tokens (so that a tile of tokens is
-// contiguous within a group):
+// Activations that meet integer weights (q8, q4, q4_0, q5, q6, q4_1) are quantized to int8, one f32
+// scale per token and group of 32 columns: scale = max|x| / 127, q = round(x * (127 / max|x|)) to
+// nearest even. A group whose max|x| is under 2^-120 becomes zeros; one that holds NaN or Inf gets
+// scale NaN, which then shows in every y. Layout for a batch of n tokens (so that a tile of tokens
+// is contiguous within a group):
 //   q     [groups][n][32] int8
 //   scale [groups][n] f32
 //   bias  [groups][n] int32, -128 x the sum of the group's 32 q values: where a dot product wants
@@ -53,8 +53,11 @@ struct MatmulArgs {
 // One KV head, the query heads that share it, and consecutive tokens. Query head h of token t is
 // the head_dim floats at q + t * q_stride + h * head_dim; it sees the n_positions + t first cached
 // positions (causal), n_positions >= 1. Its result softmax(scale * q.k) v goes to out + t *
-// out_stride + h * head_dim. Threads split it by KV heads, and by tokens or query heads where that
-// balances better: the bits stay the same.
+// out_stride + h * head_dim. Threads may split it by KV heads, query heads and tokens, and the
+// positions of one token by spans: the bits stay the same.
+//
+// Softmax goes by blocks of kAttentionBlock positions, whose maximum and sums go into those of the
+// span of kAttentionSpan positions, and these into the query's.
 struct AttentionArgs {
   const float* q;
   int64_t q_stride;
@@ -66,9 +69,16 @@ struct AttentionArgs {
   int64_t n_positions;
   int64_t head_dim;  // 1..kMaxHeadDim
   float scale;
+  // Instead of the results, what join makes them of: the part of query head h goes to out + h *
+  // AttentionPartFloats(head_dim). Then n_tokens is 1, and n_positions at most kAttentionSpan.
+  bool parts;
   float* out;
   int64_t out_stride;
 };
+
+// What a span says of one query: head_dim sums of weighted values (padded to 16, zeros), the
+// maximum of its scores, and the sum of the weights exp(score - maximum).
+constexpr int64_t AttentionPartFloats(int64_t head_dim) { return (head_dim + 15) / 16 * 16 + 16; }
 
 struct KernelTable {
   const char* name;  // "scalar", "avx2", "avx512vnni", ... as in QUIRE_KERNELS
@@ -87,12 +97,17 @@ struct KernelTable {
   // f32 to f16, to nearest even: rows of the KV cache.
   void (*to_half)(const float* x, int64_t n, uint16_t* out);
   void (*attention)(const AttentionArgs&);
+  // The result [head_dim] of one query from the parts of all its spans, in order; part p begins at
+  // parts + p * stride.
+  void (*join)(const float* parts, int64_t n_parts, int64_t stride, int64_t head_dim, float* out);
 };
 
 // Constants of the definition, shared by the tables.
 
-// Positions that softmax takes at a time: a query's running maximum moves once a block.
+// Positions that softmax takes at a time: a running maximum moves once a block.
 inline constexpr int kAttentionBlock = 64;
+// Positions that are summed up on their own: what threads take of one token's attention.
+inline constexpr int kAttentionSpan = 128;
 
 // exp(x) = 2^n (1 + r + r^2 P(r)), n = round(x / ln 2), r = x - n ln 2 (in two steps). P is a
 // minimax fit for |r| <= ln 2 / 2; within 1.1 ulp for x in [kExpMin, kExpMax], to which x is

@@ -253,7 +253,7 @@ struct AttentionProblem {
     out.assign(q.size(), kPoison);
     table.attention({q.data(), q_stride, n_heads, n_tokens, keys.data(), values.data(), kv_stride,
                      n_positions, head_dim, 1.5f / std::sqrt(static_cast<float>(head_dim)),
-                     out.data(), q_stride});
+                     false, out.data(), q_stride});
   }
 };
 

@@ -23,6 +23,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
+    Join,
 };
 
 }  // namespace

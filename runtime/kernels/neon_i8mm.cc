@@ -82,6 +82,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
+    Join,
 };
 
 }  // namespace

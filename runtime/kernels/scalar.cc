@@ -186,14 +186,19 @@ void ToHalf(const float* x, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = FloatToHalf(x[i]);
 }
 
+struct Part {
+  float max = -INFINITY, total = 0;
+  float sum[kMaxHeadDim] = {};
+};
+
 // Softmax by blocks (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018):
 // where a block raises the maximum, what was summed so far shrinks by exp(old - new).
-void AttendOne(const AttentionArgs& a, const float* q, int64_t n, float* out) {
-  float sum[kMaxHeadDim] = {}, weight_lane[kLanes] = {};
-  float max = -INFINITY;
-  for (int64_t first = 0; first < n; first += kAttentionBlock) {
-    const int64_t count = n - first < kAttentionBlock ? n - first : kAttentionBlock;
-    float weight[kAttentionBlock], new_max = max;
+Part AttendSpan(const AttentionArgs& a, const float* q, int64_t begin, int64_t end) {
+  Part part;
+  float weight_lane[kLanes] = {};
+  for (int64_t first = begin; first < end; first += kAttentionBlock) {
+    const int64_t count = end - first < kAttentionBlock ? end - first : kAttentionBlock;
+    float weight[kAttentionBlock], new_max = part.max;
     for (int64_t i = 0; i < count; ++i) {
       const uint16_t* key = a.keys + (first + i) * a.kv_stride;
       float lane[kLanes] = {};
@@ -203,31 +208,81 @@ void AttendOne(const AttentionArgs& a, const float* q, int64_t n, float* out) {
       weight[i] = Fold(lane) * a.scale;
       new_max = weight[i] > new_max ? weight[i] : new_max;
     }
-    const float shrink = Exp(max - new_max);
-    max = new_max;
+    const float shrink = Exp(part.max - new_max);
+    part.max = new_max;
     for (int i = 0; i < kLanes; ++i) weight_lane[i] *= shrink;
     for (int64_t i = 0; i < count; ++i) {
-      weight[i] = Exp(weight[i] - max);
+      weight[i] = Exp(weight[i] - part.max);
       weight_lane[i % kLanes] += weight[i];
     }
     for (int64_t d = 0; d < a.head_dim; ++d) {
-      sum[d] *= shrink;
+      part.sum[d] *= shrink;
       for (int64_t i = 0; i < count; ++i) {
-        sum[d] = fmaf(weight[i], HalfToFloat(a.values[(first + i) * a.kv_stride + d]), sum[d]);
+        part.sum[d] =
+            fmaf(weight[i], HalfToFloat(a.values[(first + i) * a.kv_stride + d]), part.sum[d]);
       }
     }
   }
-  const float total = Fold(weight_lane);
-  for (int64_t d = 0; d < a.head_dim; ++d) out[d] = sum[d] / total;
+  part.total = Fold(weight_lane);
+  return part;
+}
+
+// What comes first is taken as it is; then the lower maximum of two gives way to the higher.
+void Append(const Part& next, int64_t head_dim, bool first, Part* all) {
+  if (first) {
+    *all = next;
+    return;
+  }
+  const float max = next.max > all->max ? next.max : all->max;
+  const float shrink = Exp(all->max - max), shrink_next = Exp(next.max - max);
+  all->max = max;
+  all->total = fmaf(next.total, shrink_next, all->total * shrink);
+  for (int64_t d = 0; d < head_dim; ++d) {
+    all->sum[d] = fmaf(next.sum[d], shrink_next, all->sum[d] * shrink);
+  }
+}
+
+void Divide(const Part& part, int64_t head_dim, float* out) {
+  for (int64_t d = 0; d < head_dim; ++d) out[d] = part.sum[d] / part.total;
+}
+
+void StorePart(const Part& part, int64_t head_dim, float* out) {
+  const int64_t width = AttentionPartFloats(head_dim) - kLanes;
+  for (int64_t d = 0; d < width; ++d) out[d] = d < head_dim ? part.sum[d] : 0;
+  out[width] = part.max;
+  out[width + 1] = part.total;
 }
 
 void Attention(const AttentionArgs& a) {
   for (int64_t t = 0; t < a.n_tokens; ++t) {
+    const int64_t n = a.n_positions + t;
     for (int64_t h = 0; h < a.n_heads; ++h) {
-      AttendOne(a, a.q + t * a.q_stride + h * a.head_dim, a.n_positions + t,
-                a.out + t * a.out_stride + h * a.head_dim);
+      Part all;
+      for (int64_t begin = 0; begin < n; begin += kAttentionSpan) {
+        const int64_t end = n - begin < kAttentionSpan ? n : begin + kAttentionSpan;
+        const float* q = a.q + t * a.q_stride + h * a.head_dim;
+        Append(AttendSpan(a, q, begin, end), a.head_dim, begin == 0, &all);
+      }
+      if (a.parts) {
+        StorePart(all, a.head_dim, a.out + h * AttentionPartFloats(a.head_dim));
+      } else {
+        Divide(all, a.head_dim, a.out + t * a.out_stride + h * a.head_dim);
+      }
     }
   }
+}
+
+void Join(const float* parts, int64_t n_parts, int64_t stride, int64_t head_dim, float* out) {
+  const int64_t width = AttentionPartFloats(head_dim) - kLanes;
+  Part all;
+  for (int64_t p = 0; p < n_parts; ++p, parts += stride) {
+    Part part;
+    for (int64_t d = 0; d < head_dim; ++d) part.sum[d] = parts[d];
+    part.max = parts[width];
+    part.total = parts[width + 1];
+    Append(part, head_dim, p == 0, &all);
+  }
+  Divide(all, head_dim, out);
 }
 
 constexpr KernelTable kTable = {
@@ -241,6 +296,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
+    Join,
 };
 
 }  // namespace
