@@ -39,6 +39,12 @@ AnonymousMemory::~AnonymousMemory() {
   if (data_ != nullptr) munmap(data_, bytes_);
 }
 
+void AnonymousMemory::UseHugePages(int64_t from) {
+  const int64_t page_bytes = sysconf(_SC_PAGESIZE);
+  const int64_t first = (from + page_bytes - 1) / page_bytes * page_bytes;
+  if (first < bytes_) madvise(data_ + first, bytes_ - first, MADV_HUGEPAGE);
+}
+
 int64_t AnonymousMemory::ResidentBytes() const {
   const int64_t page_bytes = sysconf(_SC_PAGESIZE);
   std::vector<uint8_t> pages((bytes_ + page_bytes - 1) / page_bytes);

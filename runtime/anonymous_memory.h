@@ -21,6 +21,9 @@ class AnonymousMemory {
   AnonymousMemory& operator=(AnonymousMemory&& other) noexcept;
   ~AnonymousMemory();
 
+  // From this byte on the kernel may touch huge pages at once. For what is touched front to back.
+  void UseHugePages(int64_t from);
+
   uint8_t* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
   // Of them, those in pages that have been touched.

@@ -122,9 +122,10 @@ int64_t Transformer::LayOutScratch(uint8_t* base) {
     own.buffers = {memory.Take<float>(hidden_stride_), memory.TakeQuantized(1, columns)};
   }
   const bool panels = model_.embedding().geometry.layout == Layout::kPanels;
-  const int64_t spans = (std::min(window_, ctx()) + kAttentionSpan - 1) / kAttentionSpan;
-  parts_ = memory.Take<float>(spans > 1 ? spans * config_.n_heads() * AttentionPartFloats(head_dim_)
-                                        : 0);
+  // A window may begin and end within a span.
+  const int64_t spans = (std::min(window_ + kAttentionSpan, ctx()) - 1) / kAttentionSpan + 1;
+  const int64_t span_parts = config_.n_heads() * AttentionPartFloats(head_dim_);
+  parts_ = memory.Take<float>(spans > 1 ? spans * span_parts : 0);
   unit_rows_ = memory.Take<float>(panels ? pool_.size() * kPanelRows * hidden_stride_ : 0);
   logits_ = memory.Take<float>(max_logits_ * logits_stride_);
   return memory.used();
@@ -156,12 +157,13 @@ absl::Status Transformer::Forward(absl::Span<const int32_t> tokens) {
 
 int64_t Transformer::GrowthBytes(int64_t tokens) const {
   constexpr int64_t kFewMore = 16;
-  const int64_t positions =
-      std::max<int64_t>(0, std::min(ctx(), position_ + tokens + kFewMore) - largest_position_);
+  const int64_t positions = std::min(ctx(), position_ + tokens + kFewMore);
+  const int64_t cache =
+      std::max<int64_t>(0, cache_.BytesOf(positions) - cache_.BytesOf(largest_position_));
   const int64_t scratch = tokens > largest_batch_
                               ? scratch_.bytes() * std::min(tokens, kBatchTokens) / kBatchTokens
                               : 0;
-  return cache_.bytes() / ctx() * positions + scratch;
+  return cache + scratch;
 }
 
 // compute(layer), with the matrices of that step at hand.
@@ -248,11 +250,11 @@ void Transformer::ProjectQkv(const Layer& layer, int64_t l, int64_t n) {
     float* y;
     int64_t stride;
     bool rotate;
-    uint16_t* (KvCache::*cache)(int64_t layer, int64_t head);  // or null
+    uint16_t* (KvCache::*cache)(int64_t layer, int64_t head, int64_t position);  // or null
   };
   const Projection projections[] = {{&layer.wq, layer.bq, q_, q_stride_, true, nullptr},
-                                    {&layer.wk, layer.bk, k_, kv_stride_, true, &KvCache::keys},
-                                    {&layer.wv, layer.bv, v_, kv_stride_, false, &KvCache::values}};
+                                    {&layer.wk, layer.bk, k_, kv_stride_, true, &KvCache::key},
+                                    {&layer.wv, layer.bv, v_, kv_stride_, false, &KvCache::value}};
   // The fewest panels that hold whole heads.
   const int64_t unit = std::lcm(head_dim_, int64_t{kPanelRows}) / kPanelRows;
   const Source source{x_, hidden_stride_, config_.hidden_dim(), layer.attn_norm,
@@ -272,9 +274,8 @@ void Transformer::ProjectQkv(const Layer& layer, int64_t l, int64_t n) {
               const int64_t angles = t * head_dim_ / 2;
               if (p.rotate) RopeRotate(cosine_ + angles, sine_ + angles, head_dim_, y + r);
               if (p.cache == nullptr) continue;
-              uint16_t* plane = (cache_.*p.cache)(l, r / head_dim_);
               kernels_.to_half(y + r, head_dim_,
-                               plane + (position_ + t) * cache_.position_stride());
+                               (cache_.*p.cache)(l, r / head_dim_, position_ + t));
             }
           }
         });
@@ -290,42 +291,51 @@ void Transformer::Attend(int64_t l, int64_t n) {
   }
 }
 
-// What attention of one KV head's query heads has in common, for any layer, token and head.
-AttentionArgs Transformer::HeadAttention() const {
+// Attention of a KV head's query heads, for `n` tokens whose first is `token` of the batch, over
+// positions from `begin` on. The first sees all below `end`.
+AttentionArgs Transformer::HeadAttention(int64_t l, int64_t kv_head, int64_t token, int64_t n,
+                                         int64_t begin, int64_t end) {
+  const int64_t first = begin / kAttentionSpan * kAttentionSpan;
+  const int64_t heads = config_.n_heads() / config_.n_kv_heads();
+  const int64_t at = token * q_stride_ + kv_head * heads * head_dim_;
   AttentionArgs args = {};
+  args.q = q_ + at;
+  args.out = attention_ + at;
   args.q_stride = args.out_stride = q_stride_;
-  args.n_heads = config_.n_heads() / config_.n_kv_heads();
-  args.n_tokens = 1;
-  args.kv_stride = cache_.position_stride();
+  args.n_heads = heads;
+  args.n_tokens = n;
+  args.keys = cache_.key(l, kv_head, first);
+  args.values = cache_.value(l, kv_head, first);
+  args.span_stride = cache_.span_stride();
+  args.begin = begin - first;
+  args.n_positions = end - first;
   args.head_dim = head_dim_;
   args.scale = 1.0f / std::sqrt(static_cast<float>(head_dim_));
   return args;
 }
 
-// Work is cut by KV heads and spans, so that there is enough for every thread and each key and
+// Work is cut by spans and KV heads, so that there is enough for every thread and each key and
 // value is read once. Whoever finishes the last span of a head joins them all.
 void Transformer::AttendToken(int64_t l) {
-  const int64_t seen = std::min(position_ + 1, window_), first = position_ + 1 - seen;
-  const int64_t spans = (seen + kAttentionSpan - 1) / kAttentionSpan;
-  const int64_t heads = config_.n_heads() / config_.n_kv_heads();
+  const int64_t end = position_ + 1, begin = std::max<int64_t>(0, end - window_);
+  const int64_t first_span = begin / kAttentionSpan;
+  const int64_t spans = (end - 1) / kAttentionSpan + 1 - first_span;
+  const int64_t kv_heads = config_.n_kv_heads(), heads = config_.n_heads() / kv_heads;
   const int64_t part = AttentionPartFloats(head_dim_), span_parts = config_.n_heads() * part;
-  pool_.ParallelFor(config_.n_kv_heads() * spans, [&](int64_t i, int) {
-    const int64_t kv_head = i / spans, span = i % spans, head = kv_head * heads;
-    const int64_t begin = span * kAttentionSpan, at = (first + begin) * cache_.position_stride();
-    AttentionArgs args = HeadAttention();
-    args.q = q_ + head * head_dim_;
-    args.keys = cache_.keys(l, kv_head) + at;
-    args.values = cache_.values(l, kv_head) + at;
-    args.n_positions = std::min<int64_t>(kAttentionSpan, seen - begin);
-    args.out = attention_ + head * head_dim_;
+  pool_.ParallelFor(kv_heads * spans, [&](int64_t i, int) {
+    const int64_t kv_head = i % kv_heads, span = i / kv_heads;
+    const int64_t span_begin = (first_span + span) * kAttentionSpan;
+    AttentionArgs args = HeadAttention(l, kv_head, 0, 1, std::max(begin, span_begin),
+                                       std::min(end, span_begin + kAttentionSpan));
     if (spans == 1) return kernels_.attention(args);
+    float* parts = parts_ + kv_head * heads * part;
+    float* out = std::exchange(args.out, parts + span * span_parts);
     args.parts = true;
-    args.out = parts_ + span * span_parts + head * part;
     kernels_.attention(args);
     if (spans_done_[kv_head].fetch_add(1, std::memory_order_acq_rel) + 1 < spans) return;
     spans_done_[kv_head].store(0, std::memory_order_relaxed);
-    for (int64_t h = head; h < head + heads; ++h) {
-      kernels_.join(parts_ + h * part, spans, span_parts, head_dim_, attention_ + h * head_dim_);
+    for (int64_t h = 0; h < heads; ++h) {
+      kernels_.join_parts(parts + h * part, spans, span_parts, head_dim_, out + h * head_dim_);
     }
   });
 }
@@ -342,20 +352,13 @@ void Transformer::AttendBatch(int64_t l, int64_t n) {
 }
 
 void Transformer::AttendTokens(int64_t l, int64_t kv_head, Range tokens) {
-  AttentionArgs args = HeadAttention();
   while (tokens.begin < tokens.end) {
     // Tokens that see all positions go together, one whose window has begun to move goes alone.
-    const int64_t seen = position_ + tokens.begin + 1;
-    args.n_positions = std::min(seen, window_);
-    args.n_tokens = std::clamp<int64_t>(window_ - seen + 1, 1, tokens.size());
-    const int64_t at = (seen - args.n_positions) * args.kv_stride;
-    args.keys = cache_.keys(l, kv_head) + at;
-    args.values = cache_.values(l, kv_head) + at;
-    const int64_t head = kv_head * args.n_heads * head_dim_;
-    args.q = q_ + tokens.begin * q_stride_ + head;
-    args.out = attention_ + tokens.begin * q_stride_ + head;
-    kernels_.attention(args);
-    tokens.begin += args.n_tokens;
+    const int64_t end = position_ + tokens.begin + 1;
+    const int64_t n = std::clamp<int64_t>(window_ - end + 1, 1, tokens.size());
+    kernels_.attention(
+        HeadAttention(l, kv_head, tokens.begin, n, std::max<int64_t>(0, end - window_), end));
+    tokens.begin += n;
   }
 }
 

@@ -142,7 +142,8 @@ class Transformer {
   void Embed(absl::Span<const int32_t> tokens);
   void ProjectQkv(const Layer& layer, int64_t l, int64_t n);
   void Attend(int64_t l, int64_t n);
-  AttentionArgs HeadAttention() const;
+  AttentionArgs HeadAttention(int64_t l, int64_t kv_head, int64_t token, int64_t n, int64_t begin,
+                              int64_t end);
   void AttendToken(int64_t l);
   void AttendBatch(int64_t l, int64_t n);
   void AttendTokens(int64_t l, int64_t kv_head, Range tokens);
@@ -181,10 +182,10 @@ class Transformer {
   float *cosine_, *sine_;  // [kBatchTokens][head_dim / 2]
   float *q_, *k_, *v_, *attention_;
   float *gate_, *up_;
-  float* parts_;         // [spans][n_heads][AttentionPartFloats], where there is more than one
-  float* unit_rows_;     // [threads][16][hidden_stride], where the embedding is in panels
-  float* logits_;        // [max_logits][logits_stride]
-  InputBuffers shared_;  // for a batch
+  float* parts_;               // [spans][n_heads][AttentionPartFloats], where there are several
+  float* unit_rows_;           // [threads][16][hidden_stride], where the embedding is in panels
+  float* logits_;              // [max_logits][logits_stride]
+  InputBuffers shared_;        // for a batch
   std::vector<OwnInput> own_;  // for one token, one for each thread
 };
 

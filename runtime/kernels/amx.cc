@@ -98,7 +98,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
-    Join,
+    JoinParts,
 };
 
 }  // namespace

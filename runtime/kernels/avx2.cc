@@ -62,7 +62,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
-    Join,
+    JoinParts,
 };
 
 }  // namespace

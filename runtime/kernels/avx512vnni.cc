@@ -24,7 +24,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
-    Join,
+    JoinParts,
 };
 
 }  // namespace

@@ -41,7 +41,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
-    Join,
+    JoinParts,
 };
 
 }  // namespace

@@ -51,34 +51,37 @@ struct MatmulArgs {
 };
 
 // One KV head, the query heads that share it, and consecutive tokens. Query head h of token t is
-// the head_dim floats at q + t * q_stride + h * head_dim; it sees the n_positions + t first cached
-// positions (causal), n_positions >= 1. Its result softmax(scale * q.k) v goes to out + t *
-// out_stride + h * head_dim. Threads may split it by KV heads, query heads and tokens, and the
-// positions of one token by spans: the bits stay the same.
+// the head_dim floats at q + t * q_stride + h * head_dim; it sees cached positions [begin,
+// n_positions + t). Its result softmax(scale * q.k) v goes to out + t * out_stride + h * head_dim.
 //
-// Softmax goes by blocks of kAttentionBlock positions, whose maximum and sums go into those of the
-// span of kAttentionSpan positions, and these into the query's.
+// Positions lie in spans of kAttentionSpan. What a span has to say of a query is summed up on its
+// own, then joined to what the spans before it said. So threads may split the work by KV heads,
+// query heads, tokens, and the spans of one token: the bits stay the same.
 struct AttentionArgs {
   const float* q;
   int64_t q_stride;
   int64_t n_heads;
   int64_t n_tokens;
-  const uint16_t* keys;    // f16 [position][kv_stride], of which head_dim are read
-  const uint16_t* values;  // likewise
-  int64_t kv_stride;
-  int64_t n_positions;
-  int64_t head_dim;  // 1..kMaxHeadDim
+  const uint16_t* keys;    // f16 [span][kAttentionSpan][AttentionWidth(head_dim)], zeros behind
+  const uint16_t* values;  // head_dim; every row of a span is read, whatever it holds
+  int64_t span_stride;     // elements from one span to the next
+  int64_t begin;           // within the first span
+  int64_t n_positions;     // above begin
+  int64_t head_dim;        // 1..kMaxHeadDim
   float scale;
-  // Instead of the results, what join makes them of: the part of query head h goes to out + h *
-  // AttentionPartFloats(head_dim). Then n_tokens is 1, and n_positions at most kAttentionSpan.
+  // Instead of results, parts, which join_parts turns into them: that of query head h goes to out +
+  // h * AttentionPartFloats(head_dim). Then n_tokens is 1, n_positions at most kAttentionSpan.
   bool parts;
   float* out;
   int64_t out_stride;
 };
 
-// What a span says of one query: head_dim sums of weighted values (padded to 16, zeros), the
-// maximum of its scores, and the sum of the weights exp(score - maximum).
-constexpr int64_t AttentionPartFloats(int64_t head_dim) { return (head_dim + 15) / 16 * 16 + 16; }
+// Positions that a KV cache keeps together, and that threads take of one token's attention.
+inline constexpr int kAttentionSpan = 128;
+constexpr int64_t AttentionWidth(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+// What a span says of one query: AttentionWidth(head_dim) sums of weighted values, then the maximum
+// of the scores and the sum of the weights exp(score - maximum).
+constexpr int64_t AttentionPartFloats(int64_t head_dim) { return AttentionWidth(head_dim) + 16; }
 
 struct KernelTable {
   const char* name;  // "scalar", "avx2", "avx512vnni", ... as in QUIRE_KERNELS
@@ -99,15 +102,11 @@ struct KernelTable {
   void (*attention)(const AttentionArgs&);
   // The result [head_dim] of one query from the parts of all its spans, in order; part p begins at
   // parts + p * stride.
-  void (*join)(const float* parts, int64_t n_parts, int64_t stride, int64_t head_dim, float* out);
+  void (*join_parts)(const float* parts, int64_t n_parts, int64_t stride, int64_t head_dim,
+                     float* out);
 };
 
 // Constants of the definition, shared by the tables.
-
-// Positions that softmax takes at a time: a running maximum moves once a block.
-inline constexpr int kAttentionBlock = 64;
-// Positions that are summed up on their own: what threads take of one token's attention.
-inline constexpr int kAttentionSpan = 128;
 
 // exp(x) = 2^n (1 + r + r^2 P(r)), n = round(x / ln 2), r = x - n ln 2 (in two steps). P is a
 // minimax fit for |r| <= ln 2 / 2; within 1.1 ulp for x in [kExpMin, kExpMax], to which x is

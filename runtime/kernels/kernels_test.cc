@@ -229,53 +229,103 @@ TEST(ScalarTest, NormAndSiluMatchDouble) {
   }
 }
 
-// Keys and values of n positions, and queries; their attention by whichever table.
+// Keys and values of positions, and queries that see those from `begin` on; their attention by
+// whichever table. What no query sees is NaN.
 struct AttentionProblem {
-  int64_t n_positions, head_dim, n_heads, n_tokens;
-  int64_t q_stride, kv_stride;
+  int64_t begin, n_positions, head_dim, n_heads, n_tokens;
+  int64_t width, q_stride, span_stride;
   std::vector<float> q, out;
-  std::vector<uint16_t> keys, values;
+  std::vector<uint16_t> cache;
 
-  AttentionProblem(Random& random, int64_t n, int64_t dim, int64_t heads, int64_t tokens)
-      : n_positions(n),
+  AttentionProblem(Random& random, int64_t begin, int64_t n, int64_t dim, int64_t heads,
+                   int64_t tokens)
+      : begin(begin),
+        n_positions(n),
         head_dim(dim),
         n_heads(heads),
         n_tokens(tokens),
+        width(AttentionWidth(dim)),
         q_stride(heads * dim + 5),
-        kv_stride(dim + 3) {
+        span_stride(2 * kAttentionSpan * width + 48) {
     q = Normal(random, (tokens - 1) * q_stride + heads * dim);
-    const int64_t last = n + tokens - 2;
-    for (std::vector<uint16_t>* cache : {&keys, &values}) {
-      for (float v : Normal(random, last * kv_stride + dim)) cache->push_back(FloatToHalf(v));
+    const int64_t seen = n + tokens - 1;
+    cache.assign((seen + kAttentionSpan - 1) / kAttentionSpan * span_stride, 0x7e00);
+    for (int64_t i = begin; i < seen; ++i) {
+      for (uint16_t* row : {key(i), value(i)}) {
+        const std::vector<float> values = Normal(random, dim);
+        for (int64_t d = 0; d < width; ++d) row[d] = FloatToHalf(d < dim ? values[d] : 0.0f);
+      }
     }
+  }
+  uint16_t* key(int64_t position) {
+    return &cache[position / kAttentionSpan * span_stride + position % kAttentionSpan * width];
+  }
+  uint16_t* value(int64_t position) { return key(position) + kAttentionSpan * width; }
+
+  AttentionArgs Args(float* to) {
+    return {q.data(),
+            q_stride,
+            n_heads,
+            n_tokens,
+            key(0),
+            value(0),
+            span_stride,
+            begin,
+            n_positions,
+            head_dim,
+            1.5f / std::sqrt(static_cast<float>(head_dim)),
+            false,
+            to,
+            q_stride};
   }
   void Run(const KernelTable& table) {
     out.assign(q.size(), kPoison);
-    table.attention({q.data(), q_stride, n_heads, n_tokens, keys.data(), values.data(), kv_stride,
-                     n_positions, head_dim, 1.5f / std::sqrt(static_cast<float>(head_dim)),
-                     false, out.data(), q_stride});
+    table.attention(Args(out.data()));
+  }
+  // The same of one token, span by span.
+  void RunParts(const KernelTable& table) {
+    const int64_t n_parts = (n_positions + kAttentionSpan - 1) / kAttentionSpan;
+    const int64_t part = AttentionPartFloats(head_dim), stride = n_heads * part;
+    std::vector<float> parts(n_parts * stride, kPoison);
+    for (int64_t p = 0; p < n_parts; ++p) {
+      AttentionArgs args = Args(&parts[p * stride]);
+      args.keys += p * span_stride;
+      args.values += p * span_stride;
+      args.begin = p == 0 ? begin : 0;
+      args.n_positions = std::min<int64_t>(kAttentionSpan, n_positions - p * kAttentionSpan);
+      args.parts = true;
+      table.attention(args);
+    }
+    out.assign(q.size(), kPoison);
+    for (int64_t h = 0; h < n_heads; ++h) {
+      table.join_parts(&parts[h * part], n_parts, stride, head_dim, &out[h * head_dim]);
+    }
+  }
+  std::string Describe() const {
+    return "head_dim " + std::to_string(head_dim) + " positions " + std::to_string(begin) + " to " +
+           std::to_string(n_positions) + " heads " + std::to_string(n_heads) + " tokens " +
+           std::to_string(n_tokens);
   }
 };
 
 TEST(ScalarTest, AttentionMatchesDouble) {
   Random random(4);
-  for (int64_t n : {1, 64, 65, 300}) {
-    AttentionProblem p(random, n, 24, 2, 3);
+  for (int64_t n : {1, 64, 128, 129, 300}) {
+    const int64_t begin = n == 300 ? 77 : 0;
+    AttentionProblem p(random, begin, n, 24, 2, 3);
     p.Run(ScalarKernels());
     for (int64_t t = 0; t < p.n_tokens; ++t) {
       for (int64_t h = 0; h < p.n_heads; ++h) {
         std::vector<double> want(p.head_dim);
         double total = 0;
-        for (int64_t i = 0; i < n + t; ++i) {
+        for (int64_t i = begin; i < n + t; ++i) {
           double score = 0;
           for (int64_t d = 0; d < p.head_dim; ++d) {
-            score += double{p.q[t * p.q_stride + h * p.head_dim + d]} *
-                     HalfToFloat(p.keys[i * p.kv_stride + d]);
+            score += double{p.q[t * p.q_stride + h * p.head_dim + d]} * HalfToFloat(p.key(i)[d]);
           }
           const double weight = std::exp(score * 1.5 / std::sqrt(24.0));
           total += weight;
-          for (int64_t d = 0; d < p.head_dim; ++d)
-            want[d] += weight * HalfToFloat(p.values[i * p.kv_stride + d]);
+          for (int64_t d = 0; d < p.head_dim; ++d) want[d] += weight * HalfToFloat(p.value(i)[d]);
         }
         for (int64_t d = 0; d < p.head_dim; ++d) {
           ASSERT_NEAR(p.out[t * p.q_stride + h * p.head_dim + d], want[d] / total, 2e-5) << n;
@@ -442,18 +492,33 @@ TEST_P(KernelsTest, AttentionIsScalarBitForBit) {
   Random random(11);
   const struct {
     int64_t heads, tokens;
-  } kQueries[] = {{1, 1}, {3, 1}, {1, 17}, {4, 5}, {9, 3}, {20, 1}};
+  } kQueries[] = {{1, 1}, {2, 1}, {3, 1}, {1, 17}, {4, 5}, {8, 1}, {9, 3}, {20, 1}};
   for (int64_t head_dim : {1, 8, 16, 24, 64, 80, 128, kMaxHeadDim}) {
-    for (int64_t n : {1, 15, 17, 63, 64, 65, 130, 257}) {
-      const auto [heads, tokens] = kQueries[random() % 6];
-      AttentionProblem p(random, n, head_dim, heads, tokens);
+    for (int64_t n : {1, 15, 17, 63, 64, 127, 128, 129, 257, 400}) {
+      const auto [heads, tokens] = kQueries[random() % std::size(kQueries)];
+      const int64_t begin = n > 64 ? random() % 64 : 0;
+      AttentionProblem p(random, begin, n, head_dim, heads, tokens);
       p.Run(ScalarKernels());
       const std::vector<float> want = p.out;
       p.Run(table());
-      ASSERT_NO_FATAL_FAILURE(ExpectSame(want, p.out,
-                                         "head_dim " + std::to_string(head_dim) + " positions " +
-                                             std::to_string(n) + " heads " + std::to_string(heads) +
-                                             " tokens " + std::to_string(tokens)));
+      ASSERT_NO_FATAL_FAILURE(ExpectSame(want, p.out, p.Describe()));
+    }
+  }
+}
+
+TEST_P(KernelsTest, PartsOfAttentionGiveTheSameBits) {
+  Random random(13);
+  for (int64_t head_dim : {1, 24, 64, 80, 128, kMaxHeadDim}) {
+    for (int64_t n : {5, 128, 129, 700}) {
+      for (int64_t heads : {1, 2, 3, 4, 7, 18}) {
+        AttentionProblem p(random, n / 8, n, head_dim, heads, 1);
+        p.RunParts(ScalarKernels());
+        const std::vector<float> want = p.out;
+        p.Run(table());
+        ASSERT_NO_FATAL_FAILURE(ExpectSame(want, p.out, "whole, " + p.Describe()));
+        p.RunParts(table());
+        ASSERT_NO_FATAL_FAILURE(ExpectSame(want, p.out, "parts, " + p.Describe()));
+      }
     }
   }
 }
@@ -461,9 +526,11 @@ TEST_P(KernelsTest, AttentionIsScalarBitForBit) {
 // Scores far apart: weights vanish, maxima move with every block, and the last position takes all.
 TEST_P(KernelsTest, AttentionOfWildScores) {
   Random random(12);
-  AttentionProblem p(random, 400, 64, 2, 2);
-  for (size_t i = 0; i < p.keys.size(); ++i) {
-    p.keys[i] = FloatToHalf(HalfToFloat(p.keys[i]) * static_cast<float>(i / p.kv_stride));
+  AttentionProblem p(random, 0, 400, 64, 2, 2);
+  for (int64_t i = 0; i < 401; ++i) {
+    for (int64_t d = 0; d < 64; ++d) {
+      p.key(i)[d] = FloatToHalf(HalfToFloat(p.key(i)[d]) * static_cast<float>(i));
+    }
   }
   p.Run(ScalarKernels());
   const std::vector<float> want = p.out;

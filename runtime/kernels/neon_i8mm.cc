@@ -82,7 +82,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
-    Join,
+    JoinParts,
 };
 
 }  // namespace

@@ -186,53 +186,42 @@ void ToHalf(const float* x, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = FloatToHalf(x[i]);
 }
 
+// What a span, or several in order, say of one query.
 struct Part {
-  float max = -INFINITY, total = 0;
   float sum[kMaxHeadDim] = {};
+  float max = -INFINITY, total = 0;
 };
 
-// Softmax by blocks (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018):
-// where a block raises the maximum, what was summed so far shrinks by exp(old - new).
-Part AttendSpan(const AttentionArgs& a, const float* q, int64_t begin, int64_t end) {
+// Positions [begin, end) of the span at keys and values.
+Part AttendSpan(const AttentionArgs& a, const float* q, const uint16_t* keys,
+                const uint16_t* values, int64_t begin, int64_t end) {
+  const int64_t width = AttentionWidth(a.head_dim);
   Part part;
-  float weight_lane[kLanes] = {};
-  for (int64_t first = begin; first < end; first += kAttentionBlock) {
-    const int64_t count = end - first < kAttentionBlock ? end - first : kAttentionBlock;
-    float weight[kAttentionBlock], new_max = part.max;
-    for (int64_t i = 0; i < count; ++i) {
-      const uint16_t* key = a.keys + (first + i) * a.kv_stride;
-      float lane[kLanes] = {};
-      for (int64_t d = 0; d < a.head_dim; ++d) {
-        lane[d % kLanes] = fmaf(q[d], HalfToFloat(key[d]), lane[d % kLanes]);
-      }
-      weight[i] = Fold(lane) * a.scale;
-      new_max = weight[i] > new_max ? weight[i] : new_max;
-    }
-    const float shrink = Exp(part.max - new_max);
-    part.max = new_max;
-    for (int i = 0; i < kLanes; ++i) weight_lane[i] *= shrink;
-    for (int64_t i = 0; i < count; ++i) {
-      weight[i] = Exp(weight[i] - part.max);
-      weight_lane[i % kLanes] += weight[i];
-    }
+  float weight[kAttentionSpan], weight_lane[kLanes] = {};
+  for (int64_t i = begin; i < end; ++i) {
+    float lane[kLanes] = {};
     for (int64_t d = 0; d < a.head_dim; ++d) {
-      part.sum[d] *= shrink;
-      for (int64_t i = 0; i < count; ++i) {
-        part.sum[d] =
-            fmaf(weight[i], HalfToFloat(a.values[(first + i) * a.kv_stride + d]), part.sum[d]);
-      }
+      lane[d % kLanes] = fmaf(q[d], HalfToFloat(keys[i * width + d]), lane[d % kLanes]);
     }
+    weight[i] = Fold(lane) * a.scale;
+    part.max = weight[i] > part.max ? weight[i] : part.max;
+  }
+  for (int64_t i = begin; i < end; ++i) {
+    weight[i] = Exp(weight[i] - part.max);
+    weight_lane[i % kLanes] += weight[i];
   }
   part.total = Fold(weight_lane);
+  for (int64_t d = 0; d < a.head_dim; ++d) {
+    for (int64_t i = begin; i < end; ++i) {
+      part.sum[d] = fmaf(weight[i], HalfToFloat(values[i * width + d]), part.sum[d]);
+    }
+  }
   return part;
 }
 
-// What comes first is taken as it is; then the lower maximum of two gives way to the higher.
-void Append(const Part& next, int64_t head_dim, bool first, Part* all) {
-  if (first) {
-    *all = next;
-    return;
-  }
+// Joins the next span (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018):
+// what belongs to a lower maximum shrinks by exp(lower - higher).
+void Append(const Part& next, int64_t head_dim, Part* all) {
   const float max = next.max > all->max ? next.max : all->max;
   const float shrink = Exp(all->max - max), shrink_next = Exp(next.max - max);
   all->max = max;
@@ -246,41 +235,46 @@ void Divide(const Part& part, int64_t head_dim, float* out) {
   for (int64_t d = 0; d < head_dim; ++d) out[d] = part.sum[d] / part.total;
 }
 
-void StorePart(const Part& part, int64_t head_dim, float* out) {
-  const int64_t width = AttentionPartFloats(head_dim) - kLanes;
-  for (int64_t d = 0; d < width; ++d) out[d] = d < head_dim ? part.sum[d] : 0;
-  out[width] = part.max;
-  out[width + 1] = part.total;
-}
-
 void Attention(const AttentionArgs& a) {
+  const int64_t width = AttentionWidth(a.head_dim);
   for (int64_t t = 0; t < a.n_tokens; ++t) {
     const int64_t n = a.n_positions + t;
     for (int64_t h = 0; h < a.n_heads; ++h) {
-      Part all;
-      for (int64_t begin = 0; begin < n; begin += kAttentionSpan) {
-        const int64_t end = n - begin < kAttentionSpan ? n : begin + kAttentionSpan;
-        const float* q = a.q + t * a.q_stride + h * a.head_dim;
-        Append(AttendSpan(a, q, begin, end), a.head_dim, begin == 0, &all);
+      const float* q = a.q + t * a.q_stride + h * a.head_dim;
+      const uint16_t *keys = a.keys, *values = a.values;
+      Part all = AttendSpan(a, q, keys, values, a.begin, n < kAttentionSpan ? n : kAttentionSpan);
+      for (int64_t at = kAttentionSpan; at < n; at += kAttentionSpan) {
+        keys += a.span_stride;
+        values += a.span_stride;
+        const int64_t end = n - at < kAttentionSpan ? n - at : kAttentionSpan;
+        Append(AttendSpan(a, q, keys, values, 0, end), a.head_dim, &all);
       }
-      if (a.parts) {
-        StorePart(all, a.head_dim, a.out + h * AttentionPartFloats(a.head_dim));
-      } else {
+      if (!a.parts) {
         Divide(all, a.head_dim, a.out + t * a.out_stride + h * a.head_dim);
+        continue;
       }
+      float* part = a.out + h * AttentionPartFloats(a.head_dim);
+      for (int64_t d = 0; d < width; ++d) part[d] = all.sum[d];
+      part[width] = all.max;
+      part[width + 1] = all.total;
     }
   }
 }
 
-void Join(const float* parts, int64_t n_parts, int64_t stride, int64_t head_dim, float* out) {
-  const int64_t width = AttentionPartFloats(head_dim) - kLanes;
+void JoinParts(const float* parts, int64_t n_parts, int64_t stride, int64_t head_dim, float* out) {
+  const int64_t width = AttentionWidth(head_dim);
   Part all;
-  for (int64_t p = 0; p < n_parts; ++p, parts += stride) {
+  for (int64_t p = 0; p < n_parts; ++p) {
+    const float* from = parts + p * stride;
     Part part;
-    for (int64_t d = 0; d < head_dim; ++d) part.sum[d] = parts[d];
-    part.max = parts[width];
-    part.total = parts[width + 1];
-    Append(part, head_dim, p == 0, &all);
+    memcpy(part.sum, from, head_dim * sizeof(float));
+    part.max = from[width];
+    part.total = from[width + 1];
+    if (p == 0) {
+      all = part;
+    } else {
+      Append(part, head_dim, &all);
+    }
   }
   Divide(all, head_dim, out);
 }
@@ -296,7 +290,7 @@ constexpr KernelTable kTable = {
     SiluMul,
     ToHalf,
     Attention,
-    Join,
+    JoinParts,
 };
 
 }  // namespace

@@ -44,7 +44,7 @@ def other_bytes(path):
 
 def kv_bytes(path, ctx):
     c = config_of(path)
-    return 2 * 2 * c["n_layers"] * c["n_kv_heads"] * c["head_dim"] * ctx
+    return 2 * 2 * c["n_layers"] * c["n_kv_heads"] * -(-c["head_dim"] // 16) * 16 * -(-ctx // 128) * 128
 
 
 def footprint(quire, path, *args, **kwargs):
