@@ -1,5 +1,6 @@
 // One binary, `quire VERB`: a table of verbs, nothing else.
 #include <fcntl.h>
+#include <google/protobuf/stubs/logging.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -14,7 +15,7 @@
 #include "convert/inspect_command.h"
 #include "convert/sandbox.h"
 #include "format/command_line.h"
-#include "format/new_file.h"
+#include "format/unfinished.h"
 #include "format/verify_command.h"
 #include "format/version.h"
 #include "quantize/calibrate_command.h"
@@ -54,7 +55,7 @@ constexpr char kOutOfMemory[] = "quire: out of memory: the system refused an all
 [[noreturn]] void EndOutOfMemory() {
   static std::atomic<bool> ending{false};
   while (ending.exchange(true)) pause();  // another thread says it
-  quire::RemoveUnfinishedFile();
+  quire::RemoveUnfinished();
   const ssize_t written = write(STDERR_FILENO, kOutOfMemory, sizeof kOutOfMemory - 1);
   _exit(written < 0 ? quire::kExitFailure : quire::kExitFailure);
 }
@@ -62,11 +63,12 @@ constexpr char kOutOfMemory[] = "quire: out of memory: the system refused an all
 __attribute__((constructor(101))) void SetNewHandler() { std::set_new_handler(EndOutOfMemory); }
 
 void EndBySignal(int signal_number) {
-  quire::RemoveUnfinishedFile();
+  quire::RemoveUnfinished();
   raise(signal_number);  // the default action, since the handler is gone
 }
 
 void PrepareProcess() {
+  google::protobuf::SetLogHandler(nullptr);  // a refused message is one line, ours
   // A file that is opened must not become standard output: these stand for what is closed, and fail
   // like it.
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {

@@ -53,6 +53,17 @@ std::string FolderOf(const std::string& path) {
   return slash == std::string::npos ? "./" : path.substr(0, slash + 1);
 }
 
+absl::Status SyncFolderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "./" : path.substr(0, slash + 1);
+  const int fd = TEMP_FAILURE_RETRY(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const bool synced = fd >= 0 && TEMP_FAILURE_RETRY(fsync(fd)) == 0;
+  const int error = errno;
+  if (fd >= 0) close(fd);
+  if (synced || error == EACCES || error == EINVAL) return absl::OkStatus();
+  return ErrnoStatus(error, absl::StrCat(path, ": is written, but its folder cannot be synced"));
+}
+
 absl::Status CheckNotSameFile(const std::string& input, const std::string& output) {
   struct stat a, b;
   if (stat(input.c_str(), &a) == 0 && stat(output.c_str(), &b) == 0 && a.st_dev == b.st_dev &&
@@ -65,10 +76,7 @@ absl::Status CheckNotSameFile(const std::string& input, const std::string& outpu
 
 absl::StatusOr<File> File::Open(const std::string& path) {
   // O_NONBLOCK: opening a FIFO must not wait for a writer.
-  int fd;
-  do {
-    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  } while (fd < 0 && errno == EINTR);
+  const int fd = TEMP_FAILURE_RETRY(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd < 0) return ErrnoStatus(errno, absl::StrCat(path, ": cannot open"));
   File file(path, fd, 0);
   struct stat info;
@@ -131,10 +139,7 @@ absl::StatusOr<std::string> ReadWholeFile(const std::string& path, int64_t limit
 }
 
 absl::StatusOr<std::string> ReadStream(const std::string& path, int64_t limit) {
-  int fd;
-  do {
-    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  } while (fd < 0 && errno == EINTR);
+  const int fd = TEMP_FAILURE_RETRY(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd < 0) return ErrnoStatus(errno, absl::StrCat(path, ": cannot open"));
   absl::StatusOr<std::string> text = ReadStream(fd, path, limit);
   close(fd);

@@ -50,6 +50,10 @@ bool IsFolder(const std::string& path);
 // `path` itself where it is a folder, else the folder it is in; with a final slash.
 std::string FolderOf(const std::string& path);
 
+// Syncs the folder that `path` is in, so that a new name in it outlives a loss of power. No error
+// of file systems that cannot do it.
+absl::Status SyncFolderOf(const std::string& path);
+
 // FailedPrecondition where both paths are one file (also through links): writing would replace what
 // is read.
 absl::Status CheckNotSameFile(const std::string& input, const std::string& output);

@@ -1,13 +1,10 @@
 #include "format/new_file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,22 +15,11 @@ namespace {
 
 constexpr char kTemporary[] = ".new";
 
-// What RemoveUnfinishedFile removes; empty: nothing. A longer name than a path may have is no file.
-char unfinished[4096];
-std::atomic<bool> is_unfinished{false};
-
 }  // namespace
 
-void RemoveUnfinishedFile() {
-  if (is_unfinished.exchange(false)) unlink(unfinished);
-}
-
 void NewFile::SetTemporary(std::string name) {
-  is_unfinished = false;
   temporary_ = std::move(name);
-  if (temporary_.empty() || temporary_.size() >= sizeof unfinished) return;
-  std::memcpy(unfinished, temporary_.c_str(), temporary_.size() + 1);
-  is_unfinished = true;
+  temporary_.empty() ? unfinished_.Clear() : unfinished_.Set(temporary_);
 }
 
 absl::StatusOr<std::unique_ptr<NewFile>> NewFile::Create(const std::string& path, bool overwrite) {
@@ -66,9 +52,7 @@ absl::Status NewFile::Error(const char* what) const {
 // An unnamed file, or a named one where the file system has no such thing.
 absl::Status NewFile::Open() {
   const std::string folder = FolderOf(path_);
-  do {
-    fd_ = open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
-  } while (fd_ < 0 && errno == EINTR);
+  fd_ = TEMP_FAILURE_RETRY(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666));
   if (fd_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
     return OpenNamed();
   }
@@ -82,14 +66,13 @@ absl::Status NewFile::OpenNamed() {
   const std::string name = absl::StrCat(path_, kTemporary);
   SetTemporary(name);  // before there is such a file: a signal may end the process at once
   while (true) {
-    fd_ = open(name.c_str(), O_CREAT | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0666);
-    if (fd_ < 0 && errno == EINTR) continue;
+    fd_ = TEMP_FAILURE_RETRY(open(name.c_str(), O_CREAT | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0666));
     if (fd_ < 0) {
       const absl::Status status = Error("cannot create a file beside it");
       SetTemporary("");
       return status;
     }
-    if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (!LockForThisProcess(fd_)) {
       SetTemporary("");
       return absl::FailedPreconditionError(
           absl::StrCat(name, ": another process is writing it; wait for its end"));
@@ -101,20 +84,14 @@ absl::Status NewFile::OpenNamed() {
     }
     close(fd_);  // its writer has named or removed it meanwhile
   }
-  int result;
-  do {
-    result = ftruncate(fd_, 0);
-  } while (result != 0 && errno == EINTR);
-  return result == 0 ? absl::OkStatus() : Error("cannot empty what was left beside it");
+  return TEMP_FAILURE_RETRY(ftruncate(fd_, 0)) == 0 ? absl::OkStatus()
+                                                    : Error("cannot empty what was left beside it");
 }
 
 absl::Status NewFile::Reserve(int64_t bytes) {
-  int result;
-  do {
-    result = fallocate(fd_, 0, 0, bytes);
-  } while (result != 0 && errno == EINTR);
+  int result = TEMP_FAILURE_RETRY(fallocate(fd_, 0, 0, bytes));
   if (result != 0 && errno != ENOSPC && errno != EDQUOT && errno != EFBIG) {
-    result = ftruncate(fd_, bytes);
+    result = TEMP_FAILURE_RETRY(ftruncate(fd_, bytes));
   }
   if (result == 0) return absl::OkStatus();
   return ErrnoStatus(errno, absl::StrCat(path_, ": no room for ", bytes, " bytes"));
@@ -136,11 +113,7 @@ absl::Status NewFile::WriteAt(int64_t offset, const void* data, int64_t bytes) {
 }
 
 absl::Status NewFile::Sync() {
-  int result;
-  do {
-    result = fsync(fd_);
-  } while (result != 0 && errno == EINTR);
-  return result == 0 ? absl::OkStatus() : Error("syncing failed");
+  return TEMP_FAILURE_RETRY(fsync(fd_)) == 0 ? absl::OkStatus() : Error("syncing failed");
 }
 
 absl::Status NewFile::Link() {
@@ -188,13 +161,7 @@ absl::Status NewFile::Link() {
 
 absl::Status NewFile::GiveName() {
   absl::Status status = Link();
-  if (!status.ok()) return status;
-  const int folder = open(FolderOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder >= 0) {
-    fsync(folder);
-    close(folder);
-  }
-  return absl::OkStatus();
+  return status.ok() ? SyncFolderOf(path_) : status;
 }
 
 }  // namespace quire

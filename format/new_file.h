@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "format/unfinished.h"
 
 namespace quire {
 
@@ -49,12 +50,9 @@ class NewFile {
   const std::string path_;
   const bool overwrite_;
   std::string temporary_;  // the name the file has meanwhile; empty: none
+  Unfinished unfinished_;
   int fd_ = -1;
 };
-
-// Removes the temporary name of the latest NewFile that has one and has neither been destroyed nor
-// named. Async-signal-safe: for what ends the process without destructors.
-void RemoveUnfinishedFile();
 
 }  // namespace quire
 

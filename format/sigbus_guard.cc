@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "format/new_file.h"
+#include "format/unfinished.h"
 
 namespace quire {
 namespace {
@@ -16,7 +16,7 @@ char message[5000];
 size_t message_bytes;
 
 void Explain(int) {
-  RemoveUnfinishedFile();
+  RemoveUnfinished();
   const ssize_t written = write(STDERR_FILENO, message, message_bytes);
   _exit(written < 0 ? 1 : 1);
 }

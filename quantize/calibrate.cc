@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "quantize/calibration_file.h"
 #include "quantize/layer_inputs.h"
+#include "quantize/memory_budget.h"
 #include "quantize/work_file.h"
 
 namespace quire {
@@ -38,22 +39,23 @@ absl::Status Calibrate(Session& session, absl::Span<const int32_t> tokens,
   const Model& model = session.model();
   const CalibrationHeader header =
       CalibrationHeader::Of(model.config(), options.moments, tokens.size());
-  int64_t needed = session.transformer().scratch_bytes();
+  int64_t needed =
+      session.transformer().scratch_bytes() + static_cast<int64_t>(tokens.size() * sizeof(int32_t));
   for (int input = 0; input < kInputsOfLayer; ++input) {
     const int64_t n = header.Columns(input);
     needed += 8 * n + (options.moments ? SymmetricMatrix::Bytes(n) : 0);
     // A batch of it, twice.
     needed += 2 * Transformer::kBatchTokens * n * static_cast<int64_t>(sizeof(float));
   }
-  if (needed > options.memory_budget) {
-    return absl::ResourceExhaustedError(absl::StrCat("calibrating takes ", needed,
-                                                     " bytes of memory, the budget is ",
-                                                     options.memory_budget, " (--memory-budget)"));
+  if (absl::Status status = CheckMemoryBudget("calibrating", needed, options.memory_budget);
+      !status.ok()) {
+    return status;
   }
   absl::StatusOr<std::unique_ptr<CalibrationWriter>> writer =
       CalibrationWriter::Create(options.path, header, options.overwrite);
   if (!writer.ok()) return writer.status();
   const int64_t n_states = static_cast<int64_t>(tokens.size()) * header.hidden_dim;
+  // Room for the states on the disk: without a finished layer nothing of it stays.
   absl::StatusOr<std::unique_ptr<WorkFile>> work = WorkFile::Open(
       absl::StrCat(options.path, ".unfinished"), {/*fingerprint=*/0, /*layers=*/1, n_states, 0});
   if (!work.ok()) return work.status();
@@ -91,9 +93,8 @@ absl::Status Calibrate(Session& session, absl::Span<const int32_t> tokens,
     }
     return model.file().mapping().CheckUnchanged();
   };
-  absl::Status status = finish();
-  status.Update((*work)->Remove());
-  return status.ok() ? (*writer)->Finish() : status;
+  if (absl::Status status = finish(); !status.ok()) return status;
+  return (*writer)->Finish();
 }
 
 }  // namespace quire

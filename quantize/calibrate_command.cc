@@ -8,17 +8,13 @@
 
 #include "absl/strings/str_format.h"
 #include "format/command_line.h"
-#include "format/file.h"
 #include "quantize/calibrate.h"
-#include "quantize/calibration_text.h"
 #include "quantize/layer_inputs.h"
 #include "quantize/layer_progress.h"
 #include "runtime/session.h"
 
 namespace quire {
 namespace {
-
-constexpr int64_t kMaxTextBytes = int64_t{1} << 30;
 
 struct Options {
   std::string model, text_file;
@@ -29,16 +25,11 @@ struct Options {
 };
 
 absl::Status Run(Options options) {
-  std::string text(CalibrationText());
-  if (!options.text_file.empty()) {
-    absl::StatusOr<std::string> file = ReadWholeFile(options.text_file, kMaxTextBytes);
-    if (!file.ok()) return file.status();
-    text = *std::move(file);
-  }
   const int64_t start = MonotonicNanoseconds();
   absl::StatusOr<std::unique_ptr<Session>> session = Session::Open(options.model, options.session);
   if (!session.ok()) return session.status();
-  absl::StatusOr<std::vector<int32_t>> tokens = CalibrationTokens(**session, text);
+  absl::StatusOr<std::vector<int32_t>> tokens =
+      CalibrationTokens(**session, options.text_file, options.memory_budget.bytes);
   if (!tokens.ok()) return tokens.status();
   if (options.chunks > 0) {
     tokens->resize(
@@ -68,26 +59,26 @@ int CalibrateCommand(absl::Span<char* const> args) {
                           1,
                           1};
   Options options;
-  const std::vector<Flag> flags = {
+  const Flag flags[] = {
       {"-o", &options.calibrate.path, "the file to write, for --calibration"},
       {"-f", &options.text_file, "the text (without: a built-in one)"},
-      {"--ctx", &options.session.ctx, "tokens of a sequence (without: 512, or what the model has)"},
-      {"--chunks", &options.chunks, "sequences to run at most (without: the whole text)"},
+      {"--ctx",
+       &options.session.ctx,
+       "tokens of a sequence (without: 512, or what the model has)",
+       {1}},
+      {"--chunks", &options.chunks, "sequences to run at most (without: the whole text)", {1}},
       {"--hessians", &options.calibrate.moments,
        "also how inputs vary together, which error feedback needs: 2 bytes x columns^2 an input"},
-      {"--memory-budget", &options.memory_budget, "most anonymous memory to use"},
-      {"--threads", &options.session.threads, "threads (without: the CPUs there are)"},
+      {"--memory-budget", &options.memory_budget, "most anonymous memory to use, from 8MiB",
+       kMemoryBudgetRange},
+      {"--threads", &options.session.threads, "threads (without: the CPUs there are)",
+       kThreadsRange},
       {"--force", &options.calibrate.overwrite, "replace FILE if it exists"},
   };
   std::vector<std::string> positional;
   int exit_code;
   if (!ParseCommandLine(kVerb, flags, args, &positional, &exit_code)) return exit_code;
-  if (options.calibrate.path.empty() || options.chunks < 0) {
-    std::cerr << "quire calibrate: "
-              << (options.calibrate.path.empty() ? "wants -o FILE" : "--chunks wants 0 or more")
-              << " (see quire calibrate --help)\n";
-    return kExitUsage;
-  }
+  if (options.calibrate.path.empty()) return UsageError(kVerb, "wants -o FILE");
   options.model = positional[0];
   return Report(Run(std::move(options)));
 }

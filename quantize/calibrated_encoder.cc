@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "quantize/memory_budget.h"
 #include "quantize/scheme.h"
 
 namespace quire {
@@ -71,17 +72,21 @@ absl::StatusOr<EncodingError> CalibratedEncoder::Encode(absl::string_view name,
   }
   const int64_t moments_bytes =
       file_.header().has_moments ? SymmetricMatrix::Bytes(geometry.cols) : 0;
-  if (moments_bytes >= sink.memory_budget) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("second moments of ", geometry.cols, " columns take ", moments_bytes,
-                     " bytes, the memory budget is ", sink.memory_budget));
+  if (file_.header().has_moments) {
+    // Before so many are read.
+    if (absl::Status status = CheckMemoryBudget(
+            absl::StrCat("encoding with second moments of ", geometry.cols, " columns"),
+            moments_bytes + LeastFeedbackBytes(geometry), sink.memory_budget);
+        !status.ok()) {
+      return status;
+    }
   }
   if (absl::Status status = Load(parsed->layer, input, sink.pool); !status.ok()) return status;
   if (!feedback_.has_value()) {
     return EncodeTensor(geometry, codebook, weights_.data(), read, sink);
   }
   return EncodeTensorWithFeedback(geometry, codebook, *feedback_, read,
-                                  {sink.pool, sink.append, sink.memory_budget - moments_bytes});
+                                  {sink.pool, sink.append, sink.memory_budget, moments_bytes});
 }
 
 }  // namespace quire

@@ -50,10 +50,8 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeFileCalibrated(
   absl::StatusOr<std::vector<QuantizedTensor>> result = QuantizeFile(
       session.model().file(), plan, options.path, options.overwrite, options.memory_budget,
       session.pool(), [](int64_t) {}, encode);
-  // Nothing is lost with work of no layer; that of some is for the next run.
-  if (work != nullptr && (result.ok() || work->layers_done() == 0)) {
-    absl::Status status = work->Remove();
-    if (result.ok() && !status.ok()) return status;
+  if (work != nullptr && result.ok()) {
+    if (absl::Status status = work->Remove(); !status.ok()) return status;
   }
   if (!failed.ok()) return failed;
   return result;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "format/xxh3.h"
 #include "quantize/encode.h"
 
 namespace quire {
@@ -42,20 +43,6 @@ int64_t LayerBytes(const CalibrationHeader& header) {
   for (int input = 0; input < kInputsOfLayer; ++input) bytes += SectionBytes(header, input);
   return bytes;
 }
-
-// A hash that grows.
-class Sum {
- public:
-  Sum() { XXH3_64bits_reset(state_); }
-  ~Sum() { XXH3_freeState(state_); }
-  Sum(const Sum&) = delete;
-  Sum& operator=(const Sum&) = delete;
-  void Add(const void* data, int64_t bytes) { XXH3_64bits_update(state_, data, bytes); }
-  uint64_t value() const { return XXH3_64bits_digest(state_); }
-
- private:
-  XXH3_state_t* const state_ = XXH3_createState();
-};
 
 }  // namespace
 
@@ -96,20 +83,20 @@ absl::StatusOr<std::unique_ptr<CalibrationWriter>> CalibrationWriter::Create(
 
 absl::Status CalibrationWriter::Append(const std::vector<float>& mean_squares,
                                        const SymmetricMatrix* moments) {
-  Sum sum;
+  Xxh3 sum;
   absl::Status status;
   const auto write = [&](const void* data, int64_t bytes) {
     status.Update(file_->WriteAt(offset_, data, bytes));
     offset_ += bytes;
   };
   const int64_t bytes = static_cast<int64_t>(mean_squares.size() * sizeof(float));
-  sum.Add(mean_squares.data(), bytes);
+  sum.Update(mean_squares.data(), bytes);
   write(mean_squares.data(), bytes);
   if (moments != nullptr) {
-    sum.Add(moments->Block(0, 0), SymmetricMatrix::Bytes(moments->n()));
+    sum.Update(moments->Block(0, 0), SymmetricMatrix::Bytes(moments->n()));
     write(moments->Block(0, 0), SymmetricMatrix::Bytes(moments->n()));
   }
-  const uint64_t value = sum.value();
+  const uint64_t value = sum.Digest();
   write(&value, sizeof value);
   return status;
 }
@@ -183,7 +170,7 @@ absl::Status CalibrationFile::Read(int64_t layer, int input, std::vector<float>*
                                    SymmetricMatrix* moments) const {
   int64_t offset = static_cast<int64_t>(sizeof(StoredHeader)) + layer * LayerBytes(header_);
   for (int i = 0; i < input; ++i) offset += SectionBytes(header_, i);
-  Sum sum;
+  Xxh3 sum;
   bool finite = true;
   const auto read = [&](float* values, int64_t n) {
     for (int64_t done = 0; done < n;) {
@@ -191,7 +178,7 @@ absl::Status CalibrationFile::Read(int64_t layer, int input, std::vector<float>*
       absl::Status status = file_.ReadAt(
           offset, absl::MakeSpan(reinterpret_cast<uint8_t*>(values + done), 4 * count));
       if (!status.ok()) return status;
-      sum.Add(values + done, 4 * count);
+      sum.Update(values + done, 4 * count);
       finite = finite && AllFinite(absl::MakeConstSpan(values + done, count));
       offset += 4 * count;
       done += count;
@@ -220,7 +207,7 @@ absl::Status CalibrationFile::Read(int64_t layer, int input, std::vector<float>*
       file_.ReadAt(offset, absl::MakeSpan(reinterpret_cast<uint8_t*>(&expected), sizeof expected));
   if (!status.ok()) return status;
   const std::string place = absl::StrCat(path(), ": input ", input, " of layer ", layer);
-  if (sum.value() != expected) {
+  if (sum.Digest() != expected) {
     return absl::DataLossError(absl::StrCat(place, ": its checksum differs: the file is damaged"));
   }
   const auto negative = [](float value) { return value < 0; };

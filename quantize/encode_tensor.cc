@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "quantize/memory_budget.h"
 
 namespace quire {
 namespace {
@@ -41,15 +42,15 @@ struct Plan {
       const int64_t chunk_bytes = chunk_steps * step_input_bytes + step.scratch_bytes;
       const int64_t needed =
           plan.threads * chunk_bytes + plan.slots * chunk_steps * step_output_bytes;
-      if (needed <= sink.memory_budget) break;
+      if (needed <= sink.memory_budget - sink.memory_used) break;
       if (chunk_steps > 1) {
         chunk_steps = (chunk_steps + 1) / 2;
       } else if (plan.threads > 1) {
         --plan.threads;
       } else {
-        return absl::ResourceExhaustedError(absl::StrCat(
-            "encoding ", step.units * geometry.unit_rows(), " rows of ", geometry.cols,
-            " columns takes ", needed, " bytes, the memory budget is ", sink.memory_budget));
+        return CheckMemoryBudget(absl::StrCat("encoding ", step.units * geometry.unit_rows(),
+                                              " rows of ", geometry.cols, " columns"),
+                                 needed + sink.memory_used, sink.memory_budget);
       }
     }
     plan.chunk_units = chunk_steps * step.units;
@@ -203,13 +204,25 @@ absl::StatusOr<EncodingError> EncodeTensor(const Geometry& geometry, const int8_
       });
 }
 
+namespace {
+
+Step FeedbackStep(const Geometry& geometry) {
+  return {kFeedbackRows / kPanelRows, geometry.cols * 4, FeedbackScratchBytes(geometry)};
+}
+
+}  // namespace
+
+int64_t LeastFeedbackBytes(const Geometry& geometry) {
+  const Step step = FeedbackStep(geometry);
+  return kFeedbackRows * step.row_bytes + step.scratch_bytes + step.units * geometry.unit_bytes();
+}
+
 absl::StatusOr<EncodingError> EncodeTensorWithFeedback(const Geometry& geometry,
                                                        const int8_t* codebook,
                                                        const ErrorFeedback& feedback, ReadRows read,
                                                        const TensorSink& sink) {
   return Produce<float>(
-      geometry, {kFeedbackRows / kPanelRows, geometry.cols * 4, FeedbackScratchBytes(geometry)},
-      sink, CheckedRead{geometry, read},
+      geometry, FeedbackStep(geometry), sink, CheckedRead{geometry, read},
       [&](const float* rows, int64_t n_rows, uint8_t* units, EncodingError* error, EncodeScratch*) {
         EncodeWithFeedback(geometry, codebook, feedback, rows, n_rows, units, error);
       });

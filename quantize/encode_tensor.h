@@ -35,6 +35,7 @@ struct TensorSink {
   // Buffers together take at most this many bytes, whatever the tensor's size; fewer threads work
   // where it is small. What ReadRows allocates is not counted.
   int64_t memory_budget;
+  int64_t memory_used = 0;  // of it, by others meanwhile
 };
 
 // Encodes every unit of a tensor, as EncodeUnit (encode.h) does, and appends the units in order.
@@ -51,6 +52,9 @@ absl::StatusOr<EncodingError> EncodeTensorWithFeedback(const Geometry& geometry,
                                                        const int8_t* codebook,
                                                        const ErrorFeedback& feedback, ReadRows read,
                                                        const TensorSink& sink);
+
+// The smallest budget with which it succeeds.
+int64_t LeastFeedbackBytes(const Geometry& geometry);
 
 // Encodes the tensor of this name, whose rows `read` gives: EncodeTensor, or better for what is
 // known about its inputs.

@@ -3,21 +3,23 @@
 #define QUIRE_QUANTIZE_LAYER_INPUTS_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "runtime/session.h"
 
 namespace quire {
 
-// The token ids of a text in sequences of the session's ctx, one after another; each begins with
-// the token that texts begin with, where the model has one. FailedPrecondition where the model has
-// no tokenizer, or the text not one whole sequence.
+// The token ids of a text, of a file or (empty) the built-in one, in sequences of the session's
+// ctx, one after another; each begins with the token that texts begin with, where the model has
+// one. FailedPrecondition where the model has no tokenizer, or the text not one whole sequence;
+// ResourceExhausted where tokenizing so much text takes more than the budget.
 absl::StatusOr<std::vector<int32_t>> CalibrationTokens(const Session& session,
-                                                       absl::string_view text);
+                                                       const std::string& text_file,
+                                                       int64_t memory_budget);
 
 // Hidden states [tokens][hidden_dim] of such sequences. Borrows all it is given; not thread-safe.
 class LayerInputs {

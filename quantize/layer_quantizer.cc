@@ -13,6 +13,7 @@
 #include "format/manifest_check.h"
 #include "quantize/encode_tensor.h"
 #include "quantize/error_feedback.h"
+#include "quantize/memory_budget.h"
 #include "quantize/stored_rows.h"
 
 namespace quire {
@@ -78,8 +79,6 @@ absl::StatusOr<std::unique_ptr<LayerQuantizer>> LayerQuantizer::Create(
     int64_t memory_budget) {
   std::unique_ptr<LayerQuantizer> self(
       new LayerQuantizer(session, plan, tokens, work, memory_budget));
-  if (absl::Status status = self->CheckBudget(); !status.ok()) return status;
-
   self->first_offset_ = LayersOf(plan).begin;
   const ModelFile& source = session.model().file();
   absl::flat_hash_map<absl::string_view, int> indexes;
@@ -93,23 +92,27 @@ absl::StatusOr<std::unique_ptr<LayerQuantizer>> LayerQuantizer::Create(
       self->places_.emplace(name, Place{tensor, layer, matrix});
     }
   }
+  if (absl::Status status = self->CheckBudget(); !status.ok()) return status;
   if (work.layers_done() == 0) self->inputs_.Embed(work.states());
   return self;
 }
 
-absl::Status LayerQuantizer::CheckBudget() {
-  int64_t cols = 0;
+absl::Status LayerQuantizer::CheckBudget() const {
+  int64_t cols = 0, encoding_bytes = 0;
   for (Matrix Layer::* m : kLayerMatrices) {
     cols = std::max(cols, (model_.layers()[0].*m).geometry.cols);
   }
-  // The second moments; a batch of inputs, twice; and what encodes a few rows at a time.
-  const int64_t row_bytes = cols * static_cast<int64_t>(sizeof(float));
-  const int64_t needed = SymmetricMatrix::Bytes(cols) + transformer_.scratch_bytes() +
-                         2 * Transformer::kBatchTokens * row_bytes + 4 * kFeedbackRows * row_bytes;
-  if (needed <= memory_budget_) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("calibrating with ", cols, " columns takes at least ", needed,
-                   " bytes of memory, the budget is ", memory_budget_, " (--memory-budget)"));
+  for (const auto& [name, place] : places_) {
+    encoding_bytes =
+        std::max(encoding_bytes, LeastFeedbackBytes(GeometryOf(plan_.tensors(place.tensor))));
+  }
+  // The second moments; beside them a batch of inputs, twice, then what encodes some rows.
+  const int64_t batch_bytes =
+      2 * Transformer::kBatchTokens * cols * static_cast<int64_t>(sizeof(float));
+  const int64_t needed =
+      used_bytes_ + SymmetricMatrix::Bytes(cols) + std::max(batch_bytes, encoding_bytes);
+  return CheckMemoryBudget(absl::StrCat("calibrating with ", cols, " columns"), needed,
+                           memory_budget_);
 }
 
 // Second moments of a stage's input, every stage before it finished. The attention block's states
@@ -141,13 +144,12 @@ absl::Status LayerQuantizer::QuantizeMatrix(const Place& place, const ErrorFeedb
   const int8_t* codebook = CodebookOf(plan_, entry);
   uint8_t* const begin = work_.encoded() + (entry.offset() - first_offset_);
   uint8_t* end = begin;
-  const TensorSink sink{
-      pool_,
-      [&](absl::Span<const uint8_t> bytes) {
-        end = std::copy(bytes.begin(), bytes.end(), end);
-        return absl::OkStatus();
-      },
-      memory_budget_ - SymmetricMatrix::Bytes(geometry.cols) - transformer_.scratch_bytes()};
+  const TensorSink sink{pool_,
+                        [&](absl::Span<const uint8_t> bytes) {
+                          end = std::copy(bytes.begin(), bytes.end(), end);
+                          return absl::OkStatus();
+                        },
+                        memory_budget_, used_bytes_ + SymmetricMatrix::Bytes(geometry.cols)};
   const absl::StatusOr<EncodingError> result = EncodeTensorWithFeedback(
       geometry, codebook, feedback,
       [&](int64_t first_row, int64_t n_rows, float* out) {

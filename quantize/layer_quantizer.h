@@ -69,9 +69,11 @@ class LayerQuantizer {
         plan_(plan),
         inputs_(session, tokens),
         n_states_(tokens.size() * session.model().config().hidden_dim()),
+        used_bytes_(session.transformer().scratch_bytes() +
+                    static_cast<int64_t>(tokens.size() * sizeof(int32_t))),
         work_(work),
         memory_budget_(memory_budget) {}
-  absl::Status CheckBudget();
+  absl::Status CheckBudget() const;
   SymmetricMatrix Collect(const Layer& layer, Transformer::LayerInput input);
   absl::Status QuantizeMatrix(const Place& place, const ErrorFeedback& feedback, Matrix* matrix,
                               EncodingError* error);
@@ -82,6 +84,7 @@ class LayerQuantizer {
   const pb::Manifest& plan_;
   LayerInputs inputs_;
   const int64_t n_states_;
+  const int64_t used_bytes_;  // all the time
   WorkFile& work_;
   const int64_t memory_budget_;
   int64_t first_offset_ = 0;  // in the plan's file, of what work_.encoded() holds

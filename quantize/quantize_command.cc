@@ -18,7 +18,6 @@
 #include "format/writer.h"
 #include "quantize/calibrated_encoder.h"
 #include "quantize/calibrated_file.h"
-#include "quantize/calibration_text.h"
 #include "quantize/layer_inputs.h"
 #include "quantize/layer_progress.h"
 #include "quantize/quantize_file.h"
@@ -36,8 +35,6 @@ struct Options {
   double target_bits = 0;
   bool calibrate = false, force = false, json = false;
 };
-
-constexpr int64_t kMaxTextBytes = int64_t{1} << 30;
 
 const char* TypeName(int encoding) { return Info(static_cast<Encoding>(encoding)).name; }
 
@@ -87,13 +84,8 @@ void PrintText(const ModelFile& source, const ModelFile& output,
 absl::StatusOr<std::vector<QuantizedTensor>> QuantizeCalibrated(const Options& options,
                                                                 Session& session,
                                                                 const pb::Manifest& plan) {
-  std::string text(CalibrationText());
-  if (!options.text_file.empty()) {
-    absl::StatusOr<std::string> file = ReadWholeFile(options.text_file, kMaxTextBytes);
-    if (!file.ok()) return file.status();
-    text = *std::move(file);
-  }
-  const absl::StatusOr<std::vector<int32_t>> tokens = CalibrationTokens(session, text);
+  const absl::StatusOr<std::vector<int32_t>> tokens =
+      CalibrationTokens(session, options.text_file, options.memory_budget.bytes);
   if (!tokens.ok()) return tokens.status();
   LayerProgress progress("quantize", plan.config().n_layers());
   return QuantizeFileCalibrated(session, plan, *tokens,

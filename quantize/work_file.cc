@@ -1,7 +1,6 @@
 #include "quantize/work_file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,18 +23,23 @@ constexpr uint32_t kWorkVersion = 1;
 constexpr int64_t kAlignment = 16384;
 constexpr int64_t kMaxLayers = 65536;  // far more than any model has
 
-bool SetSize(int fd, int64_t bytes) {
-  int result;
-  do {
-    result = ftruncate(fd, bytes);
-  } while (result != 0 && errno == EINTR);
-  return result == 0;
-}
-
 template <typename Header, typename Record>
 uint64_t HeaderSum(const Header& header, const Record* records) {
   const uint64_t seed = XXH3_64bits(&header, offsetof(Header, xxh3));
   return XXH3_64bits_withSeed(records, header.layers_done * sizeof(Record), seed);
+}
+
+// What there is of `n` bytes at `at`; below 0: an error.
+ssize_t ReadAt(int fd, int64_t at, void* out, size_t n) {
+  size_t done = 0;
+  while (done < n) {
+    const ssize_t some = TEMP_FAILURE_RETRY(
+        pread(fd, static_cast<char*>(out) + done, n - done, at + static_cast<int64_t>(done)));
+    if (some < 0) return some;
+    if (some == 0) break;
+    done += some;
+  }
+  return static_cast<ssize_t>(done);
 }
 
 }  // namespace
@@ -60,6 +64,7 @@ WorkFile::WorkFile(std::string path, const Shape& shape) : path_(std::move(path)
 }
 
 WorkFile::~WorkFile() {
+  if (worthless_) unlink(path_.c_str());
   if (data_ != nullptr) munmap(data_, bytes_);
   if (fd_ >= 0) close(fd_);
 }
@@ -73,7 +78,17 @@ absl::StatusOr<std::unique_ptr<WorkFile>> WorkFile::Open(const std::string& path
   std::unique_ptr<WorkFile> self(new WorkFile(path, shape));
   if (absl::Status status = self->Map(discard_other); !status.ok()) return status;
   self->layers_done_ = self->FindDone();
+  self->SetWorthless(self->layers_done_ == 0);
   return self;
+}
+
+bool WorkFile::SetSize(int64_t bytes) const {
+  return TEMP_FAILURE_RETRY(ftruncate(fd_, bytes)) == 0;
+}
+
+void WorkFile::SetWorthless(bool worthless) {
+  worthless_ = worthless;
+  worthless ? unfinished_.Set(path_) : unfinished_.Clear();
 }
 
 // The header of this work with no layer done.
@@ -91,7 +106,8 @@ WorkFile::Header WorkFile::Beginning() const {
 // Only what a run like this one left behind may be written over.
 absl::Status WorkFile::CheckOwn(bool discard_other) const {
   Header found{};
-  const ssize_t bytes = pread(fd_, &found, sizeof found, 0);
+  const ssize_t bytes = ReadAt(fd_, 0, &found, sizeof found);
+  if (bytes < 0) return ErrnoStatus(errno, absl::StrCat(path_, ": reading unfinished work"));
   if (bytes == 0) return absl::OkStatus();
   if (bytes < static_cast<ssize_t>(sizeof kWorkMagic) ||
       std::memcmp(found.magic, kWorkMagic, sizeof kWorkMagic) != 0) {
@@ -105,8 +121,9 @@ absl::Status WorkFile::CheckOwn(bool discard_other) const {
   }
   std::vector<Record> records(found.layers_done);
   const ssize_t wanted_bytes = static_cast<ssize_t>(records.size() * sizeof(Record));
-  if (pread(fd_, records.data(), wanted_bytes, 64) != wanted_bytes ||
-      found.xxh3 != HeaderSum(found, records.data())) {
+  const ssize_t found_bytes = ReadAt(fd_, 64, records.data(), wanted_bytes);
+  if (found_bytes < 0) return ErrnoStatus(errno, absl::StrCat(path_, ": reading unfinished work"));
+  if (found_bytes != wanted_bytes || found.xxh3 != HeaderSum(found, records.data())) {
     return absl::OkStatus();  // damaged: nothing of it could be used
   }
   return absl::FailedPreconditionError(
@@ -119,30 +136,37 @@ absl::Status WorkFile::Map(bool discard_other) {
   const auto error = [&](const char* what) {
     return ErrnoStatus(errno, absl::StrCat(path_, ": ", what));
   };
-  do {
-    fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-  } while (fd_ < 0 && errno == EINTR);
-  if (fd_ < 0) return error("opening the file of unfinished work");
   struct stat now;
+  // Known before there is such a file: a signal may end the process at once.
+  SetWorthless(lstat(path_.c_str(), &now) != 0);
+  const int create = worthless_ ? O_CREAT | O_EXCL : 0;
+  fd_ = TEMP_FAILURE_RETRY(open(path_.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | create, 0666));
+  if (fd_ < 0) {
+    const absl::Status status = error("opening the file of unfinished work");
+    SetWorthless(false);
+    return status;
+  }
   if (fstat(fd_, &now) != 0) return error("looking at the file of unfinished work");
   if (!S_ISREG(now.st_mode)) {
     return absl::FailedPreconditionError(
         absl::StrCat(path_, ": is no file; unfinished work goes there"));
   }
-  if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+  if (!LockForThisProcess(fd_)) {
+    SetWorthless(false);
     return absl::FailedPreconditionError(
         absl::StrCat(path_, ": another quantization to the same output is at work"));
   }
   if (absl::Status own = CheckOwn(discard_other); !own.ok()) return own;
-  if (now.st_size != bytes_ && !SetSize(fd_, 0)) return error("emptying it");
-  if (!SetSize(fd_, bytes_)) return error("making it longer");
+  if (now.st_size != bytes_) {
+    SetWorthless(true);
+    if (!SetSize(0) || !SetSize(bytes_)) return error("making room for unfinished work");
+  }
   // Blocks now, so that no write to the mapping fails later.
   int refused;
   do {
     refused = posix_fallocate(fd_, 0, bytes_);
   } while (refused == EINTR);
   if (refused != 0) {
-    if (now.st_size != bytes_) unlink(path_.c_str());
     return ErrnoStatus(refused,
                        absl::StrCat(path_, ": room for ", bytes_, " bytes of unfinished work"));
   }
@@ -183,7 +207,8 @@ int64_t WorkFile::FindDone() const {
 
 absl::Status WorkFile::Sync(int64_t offset, int64_t bytes) {
   const int64_t begin = offset / kAlignment * kAlignment;
-  if (msync(data_ + begin, offset + bytes - begin, MS_SYNC) == 0) return absl::OkStatus();
+  if (TEMP_FAILURE_RETRY(msync(data_ + begin, offset + bytes - begin, MS_SYNC)) == 0)
+    return absl::OkStatus();
   return ErrnoStatus(errno, absl::StrCat(path_, ": writing unfinished work"));
 }
 
@@ -202,11 +227,12 @@ absl::Status WorkFile::FinishLayer(int64_t first, int64_t bytes, const EncodingE
   Header& header = *reinterpret_cast<Header*>(data_);
   header.layers_done = ++layers_done_;
   header.xxh3 = HeaderSum(header, RecordOf(0));
+  SetWorthless(false);
   return Sync(0, states_offset_);
 }
 
 absl::Status WorkFile::Remove() {
-  if (unlink(path_.c_str()) == 0) return absl::OkStatus();
+  if (unlink(path_.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
   return ErrnoStatus(errno, absl::StrCat(path_, ": deleting the file of unfinished work"));
 }
 

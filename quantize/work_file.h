@@ -9,13 +9,15 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "format/unfinished.h"
 #include "quantize/encode.h"
 #include "runtime/model.h"
 
 namespace quire {
 
 // A shared mapping: its memory is the page cache's, none of the process's own. One process at a
-// time. Not thread-safe, but what it points to may be written from many threads.
+// time. Not thread-safe, but what it points to may be written from many threads. A file that holds
+// no finished layer is deleted with the object, and where the process is ended by a signal.
 //
 //   header: 64 bytes | a record for each layer | 16 KiB aligned: hidden states of two turns
 //   [floats] each | the layers' encoded tensors [encoded_bytes]
@@ -64,6 +66,8 @@ class WorkFile {
   Header Beginning() const;
   absl::Status CheckOwn(bool discard_other) const;
   absl::Status Map(bool discard_other);
+  bool SetSize(int64_t bytes) const;
+  void SetWorthless(bool worthless);
   int64_t FindDone() const;
   float* StatesOf(int64_t turn) {
     return reinterpret_cast<float*>(data_ + states_offset_) + turn * shape_.state_floats;
@@ -73,6 +77,8 @@ class WorkFile {
 
   const std::string path_;
   const Shape shape_;
+  bool worthless_ = false;  // nothing is lost with the file
+  Unfinished unfinished_;
   int64_t states_offset_, encoded_offset_, bytes_;
   int fd_ = -1;
   uint8_t* data_ = nullptr;

@@ -1,16 +1,13 @@
 #include "convert/export/new_folder.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fnmatch.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "format/file.h"
@@ -30,45 +27,30 @@ constexpr const char* kOwnFiles[] = {
     "model.safetensors.index.json",
 };
 
-// The names in a folder; empty where there is none.
-std::vector<std::string> NamesIn(const std::string& folder) {
-  std::vector<std::string> names;
-  if (DIR* entries = opendir(folder.c_str())) {
-    while (const dirent* entry = readdir(entries)) {
-      const std::string name = entry->d_name;
-      if (name != "." && name != "..") names.push_back(name);
-    }
-    closedir(entries);
-  }
-  return names;
+constexpr char kNewFile[] = "*.new";  // what a killed process may leave (NewFile)
+
+int OpenFolder(const std::string& path) {
+  return TEMP_FAILURE_RETRY(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
 }
 
-absl::Status CheckReplaceable(const std::string& path) {
-  for (const std::string& name : NamesIn(path)) {
-    struct stat info;
-    const bool file =
-        lstat(absl::StrCat(path, "/", name).c_str(), &info) == 0 && S_ISREG(info.st_mode);
-    const bool own =
-        std::any_of(std::begin(kOwnFiles), std::end(kOwnFiles),
-                    [&](const char* pattern) { return fnmatch(pattern, name.c_str(), 0) == 0; });
-    if (file && own) continue;
-    return absl::FailedPreconditionError(absl::StrCat(
-        path, ": holds \"", name,
-        "\", which an export does not write: it is not replaced; name another folder"));
-  }
-  return absl::OkStatus();
+bool IsOwn(int folder, const char* name) {
+  struct stat info;
+  const auto fits = [&](const char* pattern) { return fnmatch(pattern, name, 0) == 0; };
+  return fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode) &&
+         (fits(kNewFile) || std::any_of(std::begin(kOwnFiles), std::end(kOwnFiles), fits));
 }
 
-void Remove(const std::string& folder) {
-  for (const std::string& name : NamesIn(folder)) unlink(absl::StrCat(folder, "/", name).c_str());
-  rmdir(folder.c_str());
-}
-
-void SyncFolder(const std::string& folder) {
-  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  fsync(fd);
-  close(fd);
+// Whether all in it may be deleted.
+absl::Status CheckOwn(int folder, const std::string& path) {
+  std::string foreign;
+  const bool whole = ForEachNameIn(folder, [&](const char* name) {
+    if (foreign.empty() && !IsOwn(folder, name)) foreign = name;
+  });
+  if (!whole) return ErrnoStatus(errno, absl::StrCat(path, ": cannot list the folder"));
+  if (foreign.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(path, ": holds \"", foreign,
+                   "\", which an export does not write: it is not replaced; name another folder"));
 }
 
 }  // namespace
@@ -87,21 +69,61 @@ absl::StatusOr<std::unique_ptr<NewFolder>> NewFolder::Create(const std::string& 
       return absl::FailedPreconditionError(absl::StrCat(path, ": exists and is not a folder"));
     if (!overwrite)
       return absl::AlreadyExistsError(absl::StrCat(path, ": exists; --force replaces it"));
-    if (absl::Status status = CheckReplaceable(path); !status.ok()) return status;
+    const int old = OpenFolder(path);
+    if (old < 0) return ErrnoStatus(errno, absl::StrCat(path, ": cannot open the folder"));
+    const absl::Status status = CheckOwn(old, path);
+    close(old);
+    if (!status.ok()) return status;
   }
-  std::unique_ptr<NewFolder> folder(new NewFolder(path));
-  std::string temporary = absl::StrCat(path, ".XXXXXX");
-  if (mkdtemp(temporary.data()) == nullptr)
-    return ErrnoStatus(errno, absl::StrCat(path, ": cannot create a folder"));
-  folder->temporary_ = std::move(temporary);
-  const mode_t mask = umask(0);
-  umask(mask);
-  chmod(folder->temporary_.c_str(), 0777 & ~mask);
+  std::unique_ptr<NewFolder> folder(new NewFolder(path, overwrite));
+  if (absl::Status status = folder->Open(); !status.ok()) return status;
   return folder;
 }
 
+// One name for every attempt, so that what killed processes leave does not add up; locked, so that
+// two processes do not write one folder.
+absl::Status NewFolder::Open() {
+  const auto error = [&](const char* what) {
+    return ErrnoStatus(errno, absl::StrCat(path_, ": cannot ", what, " the folder ", temporary_));
+  };
+  while (true) {
+    const bool made = TEMP_FAILURE_RETRY(mkdir(temporary_.c_str(), 0777)) == 0;
+    if (!made && errno != EEXIST) return error("create");
+    const int folder = OpenFolder(temporary_);
+    if (folder < 0 && errno == ENOENT) continue;  // its writer has just removed or named it
+    if (folder < 0) {
+      const absl::Status status = error("open");
+      if (made) rmdir(temporary_.c_str());
+      return status;
+    }
+    struct stat opened, named;
+    absl::Status status;
+    if (!LockForThisProcess(folder)) {
+      status = absl::FailedPreconditionError(
+          absl::StrCat(temporary_, ": another process is writing it; wait for its end"));
+    } else if (fstat(folder, &opened) != 0 || lstat(temporary_.c_str(), &named) != 0 ||
+               opened.st_ino != named.st_ino) {
+      close(folder);
+      continue;
+    } else {
+      status = CheckOwn(folder, temporary_);
+    }
+    if (!status.ok()) {
+      close(folder);
+      return status;
+    }
+    RemoveFilesIn(folder);
+    folder_ = folder;
+    unfinished_.Set(temporary_);
+    return absl::OkStatus();
+  }
+}
+
 NewFolder::~NewFolder() {
-  if (!temporary_.empty()) Remove(temporary_);
+  if (folder_ < 0) return;
+  RemoveFilesIn(folder_);
+  rmdir(temporary_.c_str());
+  close(folder_);
 }
 
 std::string NewFolder::PathOf(absl::string_view name) const {
@@ -117,21 +139,36 @@ absl::Status NewFolder::Write(absl::string_view name, absl::string_view content)
   return status;
 }
 
-absl::Status NewFolder::GiveName() {
-  if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) == 0) {
-    temporary_.clear();
-  } else if (errno == EEXIST) {
-    // The old folder goes where the new one grew, and is removed with it: look once more at it.
-    if (absl::Status status = CheckReplaceable(path_); !status.ok()) return status;
-    if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0)
-      return ErrnoStatus(errno, absl::StrCat(path_, ": cannot replace the folder"));
-  } else if (errno != EINVAL || rename(temporary_.c_str(), path_.c_str()) != 0) {
-    return ErrnoStatus(errno, absl::StrCat(path_, ": cannot give the folder its name"));
-  } else {
-    temporary_.clear();
+// The old folder goes where the new one grew, and is removed there.
+absl::Status NewFolder::Replace() {
+  const int old = OpenFolder(path_);
+  if (old < 0) return ErrnoStatus(errno, absl::StrCat(path_, ": cannot open the folder"));
+  LockForThisProcess(old);                     // as soon as it is PATH.new
+  absl::Status status = CheckOwn(old, path_);  // once more
+  if (status.ok() &&
+      renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0) {
+    status = ErrnoStatus(errno, absl::StrCat(path_, ": cannot replace the folder"));
   }
-  SyncFolder(FolderOf(path_ + "/.."));
-  return absl::OkStatus();
+  close(status.ok() ? std::exchange(folder_, old) : old);
+  return status;
+}
+
+absl::Status NewFolder::GiveName() {
+  if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) != 0) {
+    if (errno == EEXIST && !overwrite_)
+      return absl::AlreadyExistsError(absl::StrCat(path_, ": exists; --force replaces it"));
+    if (errno == EEXIST) {
+      if (absl::Status status = Replace(); !status.ok()) return status;
+      return SyncFolderOf(path_);
+    }
+    // File systems without this way of renaming take the plain one, which replaces no folder that
+    // holds anything.
+    if (errno != EINVAL || rename(temporary_.c_str(), path_.c_str()) != 0)
+      return ErrnoStatus(errno, absl::StrCat(path_, ": cannot give the folder its name"));
+  }
+  unfinished_.Clear();
+  close(std::exchange(folder_, -1));
+  return SyncFolderOf(path_);
 }
 
 }  // namespace quire

@@ -15,7 +15,7 @@ namespace quire {
 namespace {
 
 absl::Status ClearReferences() {
-  const int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+  const int fd = TEMP_FAILURE_RETRY(open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC));
   if (fd < 0) return ErrnoStatus(errno, "opening /proc/self/clear_refs");
   const ssize_t written = write(fd, "1", 1);
   const int error = errno;

@@ -9,6 +9,7 @@
 //
 // Variants of a function count as one: open and openat, malloc and calloc, rename and link, ...
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +29,8 @@ static const struct {
   int number;
 } kErrors[] = {{"EIO", EIO},       {"ENOSPC", ENOSPC}, {"ENOMEM", ENOMEM}, {"EINTR", EINTR},
                {"EAGAIN", EAGAIN}, {"EDQUOT", EDQUOT}, {"EXDEV", EXDEV},   {"EACCES", EACCES},
-               {"ENODEV", ENODEV}, {"EMFILE", EMFILE}, {"EINVAL", EINVAL}, {"EOPNOTSUPP", EOPNOTSUPP}};
+               {"ENODEV", ENODEV}, {"EMFILE", EMFILE}, {"EINVAL", EINVAL}, {"EOPNOTSUPP", EOPNOTSUPP},
+               {"ENOLCK", ENOLCK}};
 
 static char function[32];
 static uint64_t first, sticky;
@@ -113,6 +115,13 @@ int mkostemp(char* name, int flags) {
   return Fails("open") ? -1 : NEXT(int (*)(char*, int), "mkostemp")(name, flags);
 }
 
+char* mkdtemp(char* name) { return Fails("open") ? NULL : NEXT(char* (*)(char*), "mkdtemp")(name); }
+int mkdir(const char* name, mode_t mode) {
+  return Fails("open") ? -1 : NEXT(int (*)(const char*, mode_t), "mkdir")(name, mode);
+}
+DIR* opendir(const char* name) { return Fails("open") ? NULL : NEXT(DIR * (*)(const char*), "opendir")(name); }
+int flock(int fd, int operation) { return Fails("flock") ? -1 : (int)syscall(SYS_flock, fd, operation); }
+
 ssize_t read(int fd, void* data, size_t n) {
   const ssize_t share = Share("read", n);
   return share < 0 ? -1 : syscall(SYS_read, fd, data, share);
@@ -141,9 +150,21 @@ ssize_t pwrite64(int fd, const void* data, size_t n, off_t at) { return pwrite(f
 
 int fsync(int fd) { return Fails("fsync") ? -1 : (int)syscall(SYS_fsync, fd); }
 int fdatasync(int fd) { return Fails("fsync") ? -1 : (int)syscall(SYS_fdatasync, fd); }
+int msync(void* address, size_t n, int flags) {
+  return Fails("fsync") ? -1 : (int)syscall(SYS_msync, address, n, flags);
+}
+// The file is closed all the same, as by Linux.
+int close(int fd) {
+  const int result = (int)syscall(SYS_close, fd);
+  return Fails("close") ? -1 : result;
+}
 int ftruncate(int fd, off_t n) { return Fails("fallocate") ? -1 : (int)syscall(SYS_ftruncate, fd, n); }
 int fallocate(int fd, int mode, off_t at, off_t n) {
   return Fails("fallocate") ? -1 : (int)syscall(SYS_fallocate, fd, mode, at, n);
+}
+int posix_fallocate(int fd, off_t at, off_t n) {
+  if (Fails("fallocate")) return error;
+  return syscall(SYS_fallocate, fd, 0, at, n) == 0 ? 0 : errno;
 }
 
 int link(const char* from, const char* to) {

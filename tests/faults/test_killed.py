@@ -11,55 +11,80 @@ import time
 
 import pytest
 
+from tiny_model import tree
+
 MOMENTS = 1000 if os.environ.get("QUIRE_ALL_FAULTS") == "1" else 20
 
 
-@pytest.mark.parametrize("verb", ["convert", "quantize", "convert --force", "convert without O_TMPFILE"])
-def test_killed_at_any_moment(quire, shim, tiny, tmp_path, verb, record_property):
+CONVERT = "convert {tiny}/checkpoint {out}/m"
+CALIBRATE = "quantize {tiny}/f16.quire {out}/m --type q4 --calibrate -f {tiny}/text"
+EXPORT = "export {tiny}/q4.quire {out}/m --format safetensors"
+NO_TMPFILE = {"QUIRE_FAULT_NO_TMPFILE": "1"}
+
+# (command, what may be left beside the output, by which the next attempt begins; the environment)
+WORKS = {
+    "convert": (CONVERT, None, {}),
+    "convert --force": (CONVERT + " --force", "m.new", {}),
+    "convert without O_TMPFILE": (CONVERT, "m.new", NO_TMPFILE),
+    "quantize": ("quantize {tiny}/f16.quire {out}/m --type q4", None, {}),
+    "quantize --calibrate": (CALIBRATE, "m.unfinished", {}),
+    "calibrate": ("calibrate {tiny}/f16.quire -o {out}/m -f {tiny}/text --hessians", "m.unfinished", {}),
+    "export": (EXPORT, "m.new", {}),
+    "export --force": (EXPORT + " --force", "m.new", {}),
+}
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_killed_at_any_moment(quire, shim, tiny, tmp_path, name, record_property):
     out = tmp_path / "out"
     out.mkdir()
-    target = out / "m.quire"
-    source = ["quantize", tiny / "f16.quire", target, "--type", "q4"] if verb == "quantize" else ["convert", tiny / "checkpoint", target]
-    command = [quire.path, *map(str, source), *(["--force"] if "force" in verb else [])]
-    named = "O_TMPFILE" in verb
-    env = {**os.environ, **({"LD_PRELOAD": str(shim), "QUIRE_FAULT_NO_TMPFILE": "1"} if named else {})}
+    work, leftover, env = WORKS[name]
+    command = [quire.path, *work.format(tiny=tiny, out=out).split()]
+    env = {**os.environ, "LD_PRELOAD": str(shim), **env}
+    old = {"m": None, "m/config.json": b"old"} if "export" in name else {"m": b"old"}
+
+    def start_with(what):
+        shutil.rmtree(out / "m") if (out / "m").is_dir() else (out / "m").unlink(missing_ok=True)
+        for path, content in what.items():
+            (out / path).mkdir() if content is None else (out / path).write_bytes(content)
+
     start = time.monotonic()
     subprocess.run(command, check=True, capture_output=True, env=env)
     seconds = time.monotonic() - start
-    want = target.read_bytes()
+    want = tree(out)
     choose = random.Random(1)
-    counts = {"absent": 0, "whole": 0, "finished": 0}
+    counts = {"absent": 0, "old": 0, "whole": 0, "finished": 0}
     for _ in range(MOMENTS):
-        target.unlink(missing_ok=True)
-        if "force" in verb:
-            target.write_bytes(b"old")
+        start_with(old if "force" in name else {})
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
         time.sleep(choose.uniform(0, 1.2 * seconds))
         process.kill()
         status = process.wait()
         assert status in (0, -signal.SIGKILL)
-        left = {path.name: path.read_bytes() for path in out.iterdir()}
-        found = left.pop("m.quire", None)
-        assert found in (None, want) or ("force" in verb and found == b"old")
+        left = tree(out)
+        found = {path: content for path, content in left.items() if path.split("/")[0] == "m"}
+        assert found in ({}, want) or ("force" in name and found == old)
         # At most the one temporary name, which the next attempt takes again.
-        assert set(left) <= ({"m.quire.new"} if named or "force" in verb else set()), left.keys()
-        counts["finished" if status == 0 else "absent" if found is None else "whole"] += 1
+        assert {path.split("/")[0] for path in left} <= {"m", leftover}, left.keys()
+        counts["finished" if status == 0 else "absent" if not found else "old" if found == old else "whole"] += 1
     record_property("moments", str(counts))
-    print(f"\n{verb}: {counts}")
-    subprocess.run([*command, *(["--force"] if "force" not in verb else [])], check=True, capture_output=True, env=env)
-    assert target.read_bytes() == want and [path.name for path in out.iterdir()] == ["m.quire"]
+    print(f"\n{name}: {counts}")
+    start_with({})
+    subprocess.run(command, check=True, capture_output=True, env=env)
+    assert tree(out) == want
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_f25_a_signal_that_ends_it_leaves_nothing(quire, shim, tmp_path, tiny, number):
-    """Also where the temporary file has a name."""
-    for named in (False, True):
-        out = tmp_path / f"out{named}"
+    """Also where the temporary file has a name, and where it is a folder."""
+    for i, (work, env) in enumerate([(CONVERT, {}), (CONVERT, NO_TMPFILE), (EXPORT, {}), (EXPORT, NO_TMPFILE),
+                                     ("calibrate {tiny}/f16.quire -o {out}/m -f {tiny}/text", {})]):
+        out = tmp_path / f"out{i}"
         out.mkdir()
-        env = {**os.environ, **({"LD_PRELOAD": str(shim), "QUIRE_FAULT_NO_TMPFILE": "1"} if named else {})}
+        env = {**os.environ, "LD_PRELOAD": str(shim), **env}
         ended = 0
         for delay in (0.001, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03):
-            process = subprocess.Popen([quire.path, "convert", tiny / "checkpoint", out / "m.quire"],
+            process = subprocess.Popen([quire.path, *work.format(tiny=tiny, out=out).split()],
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env,
                                        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
             time.sleep(delay)
@@ -68,7 +93,7 @@ def test_f25_a_signal_that_ends_it_leaves_nothing(quire, shim, tmp_path, tiny, n
             assert status in (0, -number)
             ended += status != 0
             left = [path.name for path in out.iterdir()]
-            assert left in ([], ["m.quire"]), left
+            assert left in ([], ["m"]), left
             shutil.rmtree(out)
             out.mkdir()
         assert ended > 0

@@ -1,0 +1,80 @@
+#include "format/unfinished.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+namespace quire {
+namespace {
+
+// A signal may come at any moment: a slot is its own while it is filled, and is emptied once.
+struct Slot {
+  enum { kFree, kFilling, kSet };
+  std::atomic<int> state{kFree};
+  char path[4096];  // a longer name than a path may have is no file
+};
+Slot slots[8];
+
+void Remove(const char* path) {
+  if (unlink(path) == 0 || errno != EISDIR) return;
+  const int folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (folder >= 0) RemoveFilesIn(folder);
+  rmdir(path);  // the descriptor may stay open: the process ends
+}
+
+}  // namespace
+
+void Unfinished::Set(const std::string& path) {
+  Clear();
+  if (path.size() >= sizeof Slot::path) return;
+  for (Slot& slot : slots) {
+    int free = Slot::kFree;
+    if (!slot.state.compare_exchange_strong(free, Slot::kFilling)) continue;
+    std::memcpy(slot.path, path.c_str(), path.size() + 1);
+    slot.state = Slot::kSet;
+    slot_ = static_cast<int>(&slot - slots);
+    return;
+  }
+}
+
+void Unfinished::Clear() {
+  if (slot_ >= 0) slots[slot_].state = Slot::kFree;
+  slot_ = -1;
+}
+
+void RemoveUnfinished() {
+  for (Slot& slot : slots) {
+    int set = Slot::kSet;
+    if (slot.state.compare_exchange_strong(set, Slot::kFilling)) Remove(slot.path);
+  }
+}
+
+bool ForEachNameIn(int folder, absl::FunctionRef<void(const char* name)> visit) {
+  if (lseek(folder, 0, SEEK_SET) != 0) return false;
+  alignas(dirent64) char entries[4096];
+  while (true) {
+    const ssize_t bytes = getdents64(folder, entries, sizeof entries);
+    if (bytes <= 0) return bytes == 0;
+    for (ssize_t at = 0; at < bytes;) {
+      const auto* entry = reinterpret_cast<const dirent64*>(entries + at);
+      at += entry->d_reclen;
+      const bool self = std::strcmp(entry->d_name, ".") == 0;
+      if (!self && std::strcmp(entry->d_name, "..") != 0) visit(entry->d_name);
+    }
+  }
+}
+
+void RemoveFilesIn(int folder) {
+  ForEachNameIn(folder, [&](const char* name) { unlinkat(folder, name, 0); });
+}
+
+bool LockForThisProcess(int fd) {
+  return TEMP_FAILURE_RETRY(flock(fd, LOCK_EX | LOCK_NB)) == 0 || errno != EWOULDBLOCK;
+}
+
+}  // namespace quire

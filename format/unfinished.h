@@ -1,0 +1,41 @@
+// What a process must not leave behind, removed also where no destructor runs.
+#ifndef QUIRE_FORMAT_UNFINISHED_H_
+#define QUIRE_FORMAT_UNFINISHED_H_
+
+#include <string>
+
+#include "absl/functional/function_ref.h"
+
+namespace quire {
+
+// Names a file, or a folder of files, for RemoveUnfinished. Not thread-safe.
+class Unfinished {
+ public:
+  Unfinished() = default;
+  ~Unfinished() { Clear(); }
+  Unfinished(const Unfinished&) = delete;
+  Unfinished& operator=(const Unfinished&) = delete;
+
+  // From now on, in place of what was set before. A few at a time; what is more is not remembered.
+  void Set(const std::string& path);
+  void Clear();
+
+ private:
+  int slot_ = -1;
+};
+
+// Removes what is set. Async-signal-safe, and allocates nothing: for what ends the process at once.
+void RemoveUnfinished();
+
+// Calls `visit` with each name in an open folder, false where it cannot be read; deletes each file
+// in it. As above.
+bool ForEachNameIn(int folder, absl::FunctionRef<void(const char* name)> visit);
+void RemoveFilesIn(int folder);
+
+// Locks an open file or folder; false where another process holds the lock. Where the file system
+// has no locks, nobody holds one.
+bool LockForThisProcess(int fd);
+
+}  // namespace quire
+
+#endif  // QUIRE_FORMAT_UNFINISHED_H_
