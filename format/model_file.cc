@@ -109,34 +109,6 @@ absl::Status CheckRanges(const pb::Manifest& manifest, int64_t manifest_bytes, i
   return absl::OkStatus();
 }
 
-bool HalfIsFinite(const uint8_t* p) { return (p[1] & 0x7c) != 0x7c; }
-
-// Scales of one unit; codes are valid whatever they are.
-bool ScalesAreFinite(const Geometry& g, const uint8_t* unit) {
-  const EncodingInfo& info = Info(g.encoding);
-  if (info.row_scale) {
-    for (int64_t r = 0; r < g.unit_rows(); ++r) {
-      if ((unit[4 * r + 3] & 0x7f) == 0x7f && (unit[4 * r + 2] & 0x80) != 0) return false;
-    }
-  }
-  if (info.scale_bytes < 2) return true;
-  const int halves = info.scale_bytes / 2;  // of a group and row
-  if (g.layout == Layout::kRows) {
-    for (int64_t i = 0; i < g.groups() * halves; ++i) {
-      if (!HalfIsFinite(unit + 2 * i)) return false;
-    }
-    return true;
-  }
-  for (int64_t first = 0; first < g.groups(); first += kBlockGroups) {
-    const int n = static_cast<int>(std::min<int64_t>(kBlockGroups, g.groups() - first));
-    for (int i = 0; i < n * kPanelRows * halves; ++i) {
-      if (!HalfIsFinite(unit + 2 * i)) return false;
-    }
-    unit += g.block_bytes(n);
-  }
-  return true;
-}
-
 }  // namespace
 
 absl::StatusOr<MappedFile> MappedFile::Map(const std::string& path) {

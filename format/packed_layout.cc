@@ -61,6 +61,8 @@ void DecodeGroup(const Geometry& g, const int8_t* codebook, const uint8_t* group
   }
 }
 
+bool HalfIsFinite(const uint8_t* p) { return (p[1] & 0x7c) != 0x7c; }
+
 }  // namespace
 
 int64_t Geometry::unit_bytes() const {
@@ -135,6 +137,31 @@ void DecodeUnit(const Geometry& g, const int8_t* codebook, const uint8_t* data, 
     }
     p = codes + n * g.group_code_bytes();
   }
+}
+
+bool ScalesAreFinite(const Geometry& g, const uint8_t* unit) {
+  const EncodingInfo& info = Info(g.encoding);
+  if (info.row_scale) {
+    for (int64_t r = 0; r < g.unit_rows(); ++r) {
+      if ((unit[4 * r + 3] & 0x7f) == 0x7f && (unit[4 * r + 2] & 0x80) != 0) return false;
+    }
+  }
+  if (info.scale_bytes < 2) return true;
+  const int halves = info.scale_bytes / 2;  // of a group and row
+  if (g.layout == Layout::kRows) {
+    for (int64_t i = 0; i < g.groups() * halves; ++i) {
+      if (!HalfIsFinite(unit + 2 * i)) return false;
+    }
+    return true;
+  }
+  for (int64_t first = 0; first < g.groups(); first += kBlockGroups) {
+    const int n = static_cast<int>(std::min<int64_t>(kBlockGroups, g.groups() - first));
+    for (int i = 0; i < n * kPanelRows * halves; ++i) {
+      if (!HalfIsFinite(unit + 2 * i)) return false;
+    }
+    unit += g.block_bytes(n);
+  }
+  return true;
 }
 
 }  // namespace quire

@@ -71,6 +71,10 @@ CodePlace PlaceOfCode(Encoding encoding, int unit_rows, int row, int k);
 void DecodeUnit(const Geometry& geometry, const int8_t* codebook, const uint8_t* data, int64_t unit,
                 float* out);
 
+// Whether the scales of a unit, whose first byte is `unit`, are numbers. Codes are valid whatever
+// they are.
+bool ScalesAreFinite(const Geometry& geometry, const uint8_t* unit);
+
 }  // namespace quire
 
 #endif  // QUIRE_FORMAT_PACKED_LAYOUT_H_

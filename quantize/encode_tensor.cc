@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <condition_variable>
+#include <cstring>
 #include <mutex>
 #include <vector>
 
@@ -237,7 +238,24 @@ absl::StatusOr<EncodingError> EncodePlainly(absl::string_view, const Geometry& g
 absl::Status RepackTensor(const Geometry& geometry, ReadBlocks read, const TensorSink& sink) {
   const int64_t block_bytes =
       Info(geometry.encoding).scale_bytes + kGroupColumns * Info(geometry.encoding).code_bits / 8;
-  return Produce<uint8_t>(geometry, {1, geometry.groups() * block_bytes, 0}, sink, read,
+  const int scale_bytes = Info(geometry.encoding).scale_bytes;
+  const auto checked_read = [&](int64_t first_row, int64_t n_rows, uint8_t* out) {
+    absl::Status status = read(first_row, n_rows, out);
+    if (!status.ok()) return status;
+    for (int64_t block = 0; block < n_rows * geometry.groups(); ++block) {
+      for (int i = 0; i < scale_bytes; i += 2) {
+        uint16_t half;
+        std::memcpy(&half, out + block * block_bytes + i, sizeof half);
+        if ((half & 0x7c00) != 0x7c00) continue;
+        return absl::FailedPreconditionError(
+            absl::StrCat("row ", first_row + block / geometry.groups(), ", column ",
+                         block % geometry.groups() * kGroupColumns,
+                         ": the scale of its block is not finite: weights must be"));
+      }
+    }
+    return absl::OkStatus();
+  };
+  return Produce<uint8_t>(geometry, {1, geometry.groups() * block_bytes, 0}, sink, checked_read,
                           [&](const uint8_t* rows, int64_t n_rows, uint8_t* unit, EncodingError*,
                               EncodeScratch*) { RepackGgmlUnit(geometry, rows, n_rows, unit); })
       .status();

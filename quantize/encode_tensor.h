@@ -67,6 +67,7 @@ absl::StatusOr<EncodingError> EncodePlainly(absl::string_view name, const Geomet
                                             const TensorSink& sink);
 
 // Carries a tensor of GGUF blocks over bit for bit. Preconditions of RepackGgmlUnit (encode.h).
+// FailedPrecondition where a scale is not finite.
 absl::Status RepackTensor(const Geometry& geometry, ReadBlocks read, const TensorSink& sink);
 
 }  // namespace quire

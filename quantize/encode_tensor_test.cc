@@ -179,6 +179,10 @@ TEST(RepackTensor, CarriesBlocksInOrder) {
     std::mt19937 random(2);
     std::vector<uint8_t> blocks(g.rows * row_bytes), expected(g.bytes()), actual;
     for (uint8_t& byte : blocks) byte = static_cast<uint8_t>(random());
+    const int64_t block_bytes = row_bytes / 3;
+    for (size_t i = 0; i < blocks.size(); i += block_bytes) {
+      for (int high = 1; high < Info(encoding).scale_bytes; high += 2) blocks[i + high] &= 0xbf;
+    }
     for (int64_t unit = 0; unit < g.units(); ++unit) {
       RepackGgmlUnit(g, blocks.data() + unit * 16 * row_bytes,
                      std::min<int64_t>(16, g.rows - unit * 16),
@@ -199,6 +203,30 @@ TEST(RepackTensor, CarriesBlocksInOrder) {
                       100000});
     ASSERT_TRUE(status.ok()) << status;
     EXPECT_TRUE(actual == expected);
+  }
+}
+
+TEST(RepackTensor, ScalesThatAreNotFiniteAreRefused) {
+  ThreadPool pool(2);
+  for (Encoding encoding : {Encoding::kQ4_0, Encoding::kQ4_1, Encoding::kQ8}) {
+    const Geometry g{encoding, Layout::kPanels, 40, 96};
+    const EncodingInfo& info = Info(encoding);
+    const int64_t block_bytes = info.scale_bytes + 4 * info.code_bits;
+    for (int scale = 0; scale < info.scale_bytes; scale += 2) {
+      for (const uint8_t high : {0x7c, 0xfc, 0x7e}) {  // infinite, NaN
+        const absl::Status status = RepackTensor(
+            g,
+            [&](int64_t first_row, int64_t n_rows, uint8_t* out) {
+              std::fill_n(out, n_rows * 3 * block_bytes, 0);
+              if (first_row <= 37 && 37 < first_row + n_rows)
+                out[((37 - first_row) * 3 + 1) * block_bytes + scale + 1] = high;
+              return absl::OkStatus();
+            },
+            {pool, [](absl::Span<const uint8_t>) { return absl::OkStatus(); }, 100000});
+        EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+        EXPECT_NE(status.message().find("row 37, column 32"), absl::string_view::npos) << status;
+      }
+    }
   }
 }
 

@@ -29,7 +29,14 @@ bool IsCarried(const TensorView& tensor, const pb::Manifest& plan, const pb::Ten
                     tensor.codebook);
 }
 
+// FailedPrecondition where a scale is not finite: no file is made that does not verify.
 absl::Status Carry(const TensorView& tensor, FileWriter& writer) {
+  const Geometry& geometry = tensor.geometry;
+  for (int64_t unit = 0; unit < geometry.units(); ++unit) {
+    if (ScalesAreFinite(geometry, tensor.data + unit * geometry.unit_bytes())) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("a scale near row ", unit * geometry.unit_rows(), " is not finite"));
+  }
   constexpr int64_t kStep = int64_t{8} << 20;
   for (int64_t offset = 0; offset < tensor.bytes; offset += kStep) {
     absl::Status status = writer.Append(

@@ -1,5 +1,7 @@
 #include "quantize/quantize_file.h"
 
+#include <xxhash.h>
+
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -209,6 +211,26 @@ TEST(QuantizeFile, RefusesValuesThatAreNotFinite) {
         << status;
     EXPECT_FALSE(ModelFile::Open(to).ok());
   }
+}
+
+// Found by fuzzing: what was carried over made a file that did not verify.
+TEST(QuantizeFile, RefusesCarriedScalesThatAreNotFinite) {
+  const std::string from = TempPath("scales.quire"), to = TempPath("carried_scales.quire");
+  ASSERT_TRUE(Quantize(WriteFloatModel("source.quire"), from, "q4_0").status.ok());
+  std::string bytes = ReadFileOrDie(from);
+  pb::Manifest manifest = ManifestOf(bytes);
+  for (pb::TensorEntry& entry : *manifest.mutable_tensors()) {
+    if (entry.name() != "layers.0.w_up") continue;
+    bytes[entry.offset() + 1] = 0x7c;  // infinity
+    entry.set_xxh3(XXH3_64bits(&bytes[entry.offset()], entry.bytes()));
+  }
+  WriteFileOrDie(from, WithManifest(bytes, manifest.SerializeAsString()));
+  const absl::Status status = Quantize(from, to, "q4_0").status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(status.message().find("tensor \"layers.0.w_up\": a scale near row 0"),
+            std::string::npos)
+      << status;
+  EXPECT_FALSE(ModelFile::Open(to).ok());
 }
 
 TEST(QuantizeFile, FindsDamage) {

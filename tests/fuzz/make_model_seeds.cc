@@ -1,9 +1,11 @@
-// Writes the seeds of the corpora model_file, tokenizer (sections), rebuild and safetensors.
+// Writes the seeds of the corpora model_file, derived, tokenizer (sections), rebuild and
+// safetensors.
 //
 //   bazel run //tests/fuzz:make_model_seeds -- "$PWD/tests/fuzz/corpus"
 #include <cstdio>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "format/test_model.h"
 #include "tests/forward/random_model.h"
 #include "tests/fuzz/model_file_input.h"
@@ -40,6 +42,11 @@ int main(int argc, char** argv) {
     input.manifest = ManifestOf(ReadFileOrDie(scratch)).SerializeAsString();
     input.tokenizer = tokenizers[i].SerializeAsString();
     WriteFileOrDie(folder + "/model_file/" + model.name, input.Serialize());
+    for (int what = 0; what < 4; ++what) {
+      ModelFileInput derived = input;
+      derived.flags = static_cast<uint8_t>(derived.flags | what << 6);
+      WriteFileOrDie(absl::StrCat(folder, "/derived/", model.name, what), derived.Serialize());
+    }
     WriteFileOrDie(folder + "/tokenizer/section" + std::to_string(i), "p" + input.tokenizer);
     ++i;
   }

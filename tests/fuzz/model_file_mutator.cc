@@ -12,7 +12,7 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
       ModelFileInput::Parse(absl::string_view(reinterpret_cast<const char*>(data), size));
   switch (random() % 8) {
     case 0:
-      input.flags = static_cast<uint8_t>(random() % 8);
+      input.flags = static_cast<uint8_t>(random() % 8 | random() % 4 << 6);
       break;
     case 1:
     case 2:
