@@ -139,13 +139,13 @@ absl::Status NewFile::Link() {
     // the final name by us.
     const std::string name = absl::StrCat(path_, kTemporary);
     constexpr int kAttempts = 100;
+    SetTemporary(name);  // a signal meanwhile may remove another's, which is then made again
     for (int attempt = 0; attempt < kAttempts; ++attempt) {
       if (linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
         if (errno != EEXIST || (unlink(name.c_str()) != 0 && errno != ENOENT))
           return Error("cannot give the file its name");
         continue;
       }
-      SetTemporary(name);
       if (rename(name.c_str(), path_.c_str()) != 0 && errno != ENOENT)
         return Error("cannot rename over it");
       struct stat mine, named;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -20,11 +21,24 @@ struct Slot {
 };
 Slot slots[8];
 
+std::atomic<bool> ending{false};
+
+// Other threads go on meanwhile: what is not there yet may be about to be made, and a folder may
+// get another file.
 void Remove(const char* path) {
-  if (unlink(path) == 0 || errno != EISDIR) return;
-  const int folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (folder >= 0) RemoveFilesIn(folder);
-  rmdir(path);  // the descriptor may stay open: the process ends
+  const timespec moment = {0, 1000000};
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    if (unlink(path) == 0) return;
+    if (errno == EISDIR) {
+      const int folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+      if (folder >= 0) RemoveFilesIn(folder);
+      if (folder >= 0) close(folder);
+      if (rmdir(path) == 0) return;
+    } else if (errno != ENOENT) {
+      return;
+    }
+    nanosleep(&moment, nullptr);
+  }
 }
 
 }  // namespace
@@ -38,6 +52,7 @@ void Unfinished::Set(const std::string& path) {
     std::memcpy(slot.path, path.c_str(), path.size() + 1);
     slot.state = Slot::kSet;
     slot_ = static_cast<int>(&slot - slots);
+    while (ending) pause();  // too late: the process ends
     return;
   }
 }
@@ -48,6 +63,7 @@ void Unfinished::Clear() {
 }
 
 void RemoveUnfinished() {
+  ending = true;
   for (Slot& slot : slots) {
     int set = Slot::kSet;
     if (slot.state.compare_exchange_strong(set, Slot::kFilling)) Remove(slot.path);

@@ -16,7 +16,8 @@ class Unfinished {
   Unfinished(const Unfinished&) = delete;
   Unfinished& operator=(const Unfinished&) = delete;
 
-  // From now on, in place of what was set before. A few at a time; what is more is not remembered.
+  // Before there is such a file. In place of what was set before; of more than a few at a time the
+  // rest is not remembered.
   void Set(const std::string& path);
   void Clear();
 
@@ -24,7 +25,8 @@ class Unfinished {
   int slot_ = -1;
 };
 
-// Removes what is set. Async-signal-safe, and allocates nothing: for what ends the process at once.
+// Removes what is set; whoever calls Set from now on waits for the end. Async-signal-safe, and
+// allocates nothing: for what ends the process at once.
 void RemoveUnfinished();
 
 // Calls `visit` with each name in an open folder, false where it cannot be read; deletes each file

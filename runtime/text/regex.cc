@@ -19,7 +19,17 @@ constexpr size_t kMaxPatternBytes = 16 << 10;
 constexpr int64_t kFreeSteps = 200;
 constexpr uint32_t kHeapKiB = 64 << 10;
 
+// Memory that is refused is no fault of the pattern: it ends the process as any other (main.cc).
+void* Allocate(PCRE2_SIZE bytes, void*) { return ::operator new(bytes); }
+void Free(void* data, void*) { ::operator delete(data); }
+pcre2_general_context* Memory() {
+  static pcre2_general_context* const memory =
+      pcre2_general_context_create(Allocate, Free, nullptr);
+  return memory;
+}
+
 struct Deleter {
+  void operator()(pcre2_compile_context* p) const { pcre2_compile_context_free(p); }
   void operator()(pcre2_code* p) const { pcre2_code_free(p); }
   void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
   void operator()(pcre2_match_context* p) const { pcre2_match_context_free(p); }
@@ -49,13 +59,15 @@ absl::StatusOr<Regex> Regex::Create(absl::string_view pattern) {
     return absl::InvalidArgumentError(
         absl::StrFormat("pattern of %d bytes, the limit is %d", pattern.size(), kMaxPatternBytes));
   }
+  const std::unique_ptr<pcre2_compile_context, Deleter> context(
+      pcre2_compile_context_create(Memory()));
   auto impl = std::make_unique<Impl>();
   impl->pattern = std::string(pattern);
   int error = 0;
   PCRE2_SIZE offset = 0;
   impl->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
                                  PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                                 nullptr));
+                                 context.get()));
   if (impl->code == nullptr) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "pattern \"%s\": at byte %d: %s", impl->pattern.substr(0, 200), offset, ErrorText(error)));
@@ -68,10 +80,8 @@ absl::Status Regex::ForEachMatch(absl::string_view text, MatchBudget* budget,
   // Checked once, here, and not at each attempt.
   if (ValidUtf8Prefix(text) != text.size())
     return absl::InvalidArgumentError("text to match is not UTF-8");
-  const std::unique_ptr<pcre2_match_data, Deleter> data(pcre2_match_data_create(1, nullptr));
-  const std::unique_ptr<pcre2_match_context, Deleter> context(pcre2_match_context_create(nullptr));
-  if (data == nullptr || context == nullptr)
-    return absl::ResourceExhaustedError("no memory to match a pattern");
+  const std::unique_ptr<pcre2_match_data, Deleter> data(pcre2_match_data_create(1, Memory()));
+  const std::unique_ptr<pcre2_match_context, Deleter> context(pcre2_match_context_create(Memory()));
   pcre2_set_heap_limit(context.get(), kHeapKiB);
 
   for (size_t pos = 0; pos < text.size();) {

@@ -166,14 +166,29 @@ def sample(numbers):
     return sorted(random.Random(1).sample(numbers, min(SAMPLE, len(numbers))))
 
 
+def before_main(driver):
+    """Allocations of the loader and of constructors, about."""
+    return Driver(driver.quire, driver.shim, driver.tiny, Work("--help"), driver.scratch).run("malloc:999999999:ENOMEM")[1] - 10
+
+
 def places(driver, function, effect):
     """Every N at which the function is called; the allocations before main(), the same in all works, in one alone."""
     _, calls, _ = driver.run(f"{function}:999999999:{effect}")
     first = 1
     if function == "malloc" and driver.work is not WORKS["verify"]:
-        first = Driver(driver.quire, driver.shim, driver.tiny, Work("--help"), driver.scratch).run("malloc:999999999:ENOMEM")[1] - 10
+        first = before_main(driver)
     numbers = list(range(first, calls + 1))
     return numbers if ALL else sample(numbers)
+
+
+def test_a_pattern_without_memory_is_not_another_pattern(quire, shim, tiny, tmp_path):
+    """The tokenizer would be left out, with status 0."""
+    driver = Driver(quire, shim, tiny, WORKS["export_gguf"], tmp_path)
+    driver.reference()
+    first, calls = before_main(driver), driver.run("malloc:999999999:ENOMEM")[1]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        wrong = list(filter(None, pool.map(lambda n: driver.complaint(f"malloc:{n}:ENOMEM", False), range(first, calls + 1))))
+    assert calls - first > 100 and not wrong, wrong
 
 
 @pytest.mark.parametrize("name", WORKS)
