@@ -46,16 +46,17 @@ constexpr struct {
 // As the definition of a strided view says, in 128 bits, where nothing wraps.
 bool Inside(const Wanted& t, int bytes) {
   if (t.elements < 0 || t.offset < 0 || t.shape.size() != t.strides.size()) return false;
-  __int128 last = t.offset;
-  bool empty = false;
   for (size_t d = 0; d < t.shape.size(); ++d) {
     if (t.shape[d] < 0 || t.strides[d] < 0) return false;
-    if (t.shape[d] == 0) empty = true;
+  }
+  if (std::count(t.shape.begin(), t.shape.end(), 0) > 0) return true;  // no element
+  __int128 last = t.offset;
+  for (size_t d = 0; d < t.shape.size(); ++d) {
     last += static_cast<__int128>(t.shape[d] - 1) * t.strides[d];
     // No sum of 16 such products wraps.
-    if (last > (static_cast<__int128>(1) << 120)) return empty;
+    if (last > (static_cast<__int128>(1) << 120)) return false;
   }
-  return empty || (last + 1) * bytes <= static_cast<__int128>(t.elements) * bytes;
+  return (last + 1) * bytes <= static_cast<__int128>(t.elements) * bytes;
 }
 
 void CheckReads(const TorchListing& listing) {
