@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "convert/capped_test.h"
 #include "convert/shard_merge.h"
 #include "convert/tensor_source.h"
+#include "format/capped_test.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 

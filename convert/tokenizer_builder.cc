@@ -7,9 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "convert/quote.h"
-
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+#include "runtime/text/regex.h"
 
 namespace quire {
 
@@ -155,17 +153,7 @@ absl::StatusOr<std::string> PatternToPcre2(absl::string_view pattern) {
   }
   if (anchored) out = "(?m)" + out;
 
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(out.data()), out.size(),
-                                   PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
-  if (code == nullptr) {
-    PCRE2_UCHAR text[256] = {0};
-    pcre2_get_error_message(error, text, sizeof text);
-    return absl::InvalidArgumentError(
-        absl::StrCat("pattern ", Quote(pattern), ": ", reinterpret_cast<const char*>(text)));
-  }
-  pcre2_code_free(code);
+  if (absl::Status status = Regex::Create(out).status(); !status.ok()) return status;
   return out;
 }
 

@@ -98,7 +98,7 @@ TEST(PatternToPcre2Test, RefusesWhatPcre2ReadsDifferently) {
   ExpectStatus(PatternToPcre2("[a&&b]").status(), absl::StatusCode::kUnimplemented, "intersection");
   ExpectStatus(PatternToPcre2("\\h").status(), absl::StatusCode::kUnimplemented, "\\h");
   ExpectStatus(PatternToPcre2("[a\\S]").status(), absl::StatusCode::kUnimplemented, "\\S");
-  ExpectStatus(PatternToPcre2("(").status(), absl::StatusCode::kInvalidArgument, "'('");
+  ExpectStatus(PatternToPcre2("(").status(), absl::StatusCode::kInvalidArgument, "pattern \"(\"");
 }
 
 TEST(TokenizerImportTest, ReadsAByteLevelTokenizer) {

@@ -13,9 +13,9 @@
 namespace quire {
 namespace {
 
-// A signal may come at any moment: a slot is its own while it is filled, and is emptied once.
+// A signal may come at any moment: a slot that is held is one thread's own.
 struct Slot {
-  enum { kFree, kFilling, kSet };
+  enum { kFree, kHeld, kSet };
   std::atomic<int> state{kFree};
   char path[4096];  // a longer name than a path may have is no file
 };
@@ -23,11 +23,16 @@ Slot slots[8];
 
 std::atomic<bool> ending{false};
 
+constexpr int kAttempts = 20;
+void WaitAMoment() {
+  const timespec millisecond = {0, 1000000};
+  nanosleep(&millisecond, nullptr);
+}
+
 // Other threads go on meanwhile: what is not there yet may be about to be made, and a folder may
 // get another file.
 void Remove(const char* path) {
-  const timespec moment = {0, 1000000};
-  for (int attempt = 0; attempt < 20; ++attempt) {
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
     if (unlink(path) == 0) return;
     if (errno == EISDIR) {
       const int folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -37,7 +42,7 @@ void Remove(const char* path) {
     } else if (errno != ENOENT) {
       return;
     }
-    nanosleep(&moment, nullptr);
+    WaitAMoment();
   }
 }
 
@@ -48,13 +53,19 @@ void Unfinished::Set(const std::string& path) {
   if (path.size() >= sizeof Slot::path) return;
   for (Slot& slot : slots) {
     int free = Slot::kFree;
-    if (!slot.state.compare_exchange_strong(free, Slot::kFilling)) continue;
+    if (!slot.state.compare_exchange_strong(free, Slot::kHeld)) continue;
     std::memcpy(slot.path, path.c_str(), path.size() + 1);
     slot.state = Slot::kSet;
     slot_ = static_cast<int>(&slot - slots);
     while (ending) pause();  // too late: the process ends
     return;
   }
+}
+
+void Unfinished::Keep() {
+  int set = Slot::kSet;
+  if (slot_ >= 0 && slots[slot_].state.compare_exchange_strong(set, Slot::kHeld)) return;
+  while (ending) pause();
 }
 
 void Unfinished::Clear() {
@@ -65,8 +76,10 @@ void Unfinished::Clear() {
 void RemoveUnfinished() {
   ending = true;
   for (Slot& slot : slots) {
+    // Another thread may be about to set it, or to give what it names its final name.
+    for (int i = 0; i < kAttempts && slot.state == Slot::kHeld; ++i) WaitAMoment();
     int set = Slot::kSet;
-    if (slot.state.compare_exchange_strong(set, Slot::kFilling)) Remove(slot.path);
+    if (slot.state.compare_exchange_strong(set, Slot::kHeld)) Remove(slot.path);
   }
 }
 

@@ -19,6 +19,9 @@ class Unfinished {
   // Before there is such a file. In place of what was set before; of more than a few at a time the
   // rest is not remembered.
   void Set(const std::string& path);
+  // It is about to be given its final name, and is not removed any more. Waits for the end where
+  // its removal has begun. Clear, or Set, follows soon.
+  void Keep();
   void Clear();
 
  private:

@@ -149,11 +149,13 @@ absl::Status NewFolder::Replace() {
       renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0) {
     status = ErrnoStatus(errno, absl::StrCat(path_, ": cannot replace the folder"));
   }
+  if (status.ok()) unfinished_.Set(temporary_);
   close(status.ok() ? std::exchange(folder_, old) : old);
   return status;
 }
 
 absl::Status NewFolder::GiveName() {
+  unfinished_.Keep();  // or parts of it might be removed, and the others named
   if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) != 0) {
     if (errno == EEXIST && !overwrite_)
       return absl::AlreadyExistsError(absl::StrCat(path_, ": exists; --force replaces it"));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_format.h"
 #include "runtime/text/utf8.h"
 
@@ -69,8 +70,9 @@ absl::StatusOr<Regex> Regex::Create(absl::string_view pattern) {
                                  PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
                                  context.get()));
   if (impl->code == nullptr) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "pattern \"%s\": at byte %d: %s", impl->pattern.substr(0, 200), offset, ErrorText(error)));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("pattern \"%s\": at byte %d: %s",
+                        absl::CHexEscape(impl->pattern.substr(0, 200)), offset, ErrorText(error)));
   }
   return Regex(std::move(impl));
 }
@@ -101,9 +103,9 @@ absl::Status Regex::ForEachMatch(absl::string_view text, MatchBudget* budget,
       continue;
     }
     if (result < 0) {
-      const std::string what =
-          absl::StrFormat("pattern \"%s\" at byte %d of %d: %s", impl_->pattern.substr(0, 200), pos,
-                          text.size(), ErrorText(result));
+      const std::string what = absl::StrFormat("pattern \"%s\" at byte %d of %d: %s",
+                                               absl::CHexEscape(impl_->pattern.substr(0, 200)), pos,
+                                               text.size(), ErrorText(result));
       return absl::ResourceExhaustedError(what);
     }
     const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data.get());

@@ -1,6 +1,6 @@
 // Hostile input must not cost more than it weighs.
-#ifndef QUIRE_CONVERT_CAPPED_TEST_H_
-#define QUIRE_CONVERT_CAPPED_TEST_H_
+#ifndef QUIRE_FORMAT_CAPPED_TEST_H_
+#define QUIRE_FORMAT_CAPPED_TEST_H_
 
 #include <sys/resource.h>
 
@@ -39,4 +39,4 @@ class CappedTest : public testing::Test {
 
 }  // namespace quire
 
-#endif  // QUIRE_CONVERT_CAPPED_TEST_H_
+#endif  // QUIRE_FORMAT_CAPPED_TEST_H_
