@@ -125,6 +125,19 @@ TEST(ThreadPool, RunsEveryThreadAndEveryIndexOnce) {
       std::vector<std::atomic<int>> items(37);
       pool.ParallelFor(37, [&](int64_t i, int) { items[i].fetch_add(1); });
       for (auto& c : items) ASSERT_EQ(c.load(), 1);
+      std::vector<std::atomic<int>> parts(1000);
+      std::atomic<int> stretches = 0;
+      const auto add = [&](int64_t begin, int64_t end, int) {
+        stretches.fetch_add(1);
+        for (int64_t i = begin; i < end; ++i) parts[i].fetch_add(1);
+      };
+      pool.ParallelRanges(parts.size(), add, [&](int thread) {
+        EXPECT_LT(thread, n);
+        return absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(parts.data()), 1000);
+      });
+      for (auto& c : parts) ASSERT_EQ(c.load(), 1);
+      ASSERT_GE(stretches.load(), 1);
+      ASSERT_LT(stretches.load(), 100 * n);
       if (round % 100 == 0) usleep(3000);  // long enough that threads sleep
     }
   }

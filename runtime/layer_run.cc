@@ -47,7 +47,7 @@ bool Transformer::RunAttention(const Layer& layer, int64_t position, int64_t n, 
   ProjectQkv(layer, kCacheLayer, n);
   Attend(kCacheLayer, n);
   if (!observe(LayerInput::kWo, attention_, q_stride_, n)) return false;
-  AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr, layer.wo.is_integer()}, n);
+  AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr, layer.wo.is_integer()}, n, {});
   CopyOut(n, x);
   return true;
 }
@@ -58,7 +58,7 @@ bool Transformer::RunFeedForward(const Layer& layer, int64_t n, float* x, Observ
   GateAndUp(layer, n);
   if (!observe(LayerInput::kDown, gate_, ffn_stride_, n)) return false;
   AddProjection(layer.w_down,
-                {gate_, ffn_stride_, config_.ffn_dim(), nullptr, layer.w_down.is_integer()}, n);
+                {gate_, ffn_stride_, config_.ffn_dim(), nullptr, layer.w_down.is_integer()}, n, {});
   CopyOut(n, x);
   return true;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 #include <numeric>
 #include <utility>
 
@@ -16,9 +17,12 @@ namespace {
 constexpr int64_t kQueryBlock = 16;
 // Tokens of a batch whose input one thread prepares at a time.
 constexpr int64_t kPrepareBlock = 8;
-// Pieces of a phase: enough that a thread which is held up leaves the rest to others, not so small
-// that taking one costs as much as reading it.
-constexpr int64_t kPiecesPerThread = 8, kPieceBytes = 16 << 10;
+// Pieces of a batch's attention: enough that a thread which is held up leaves the rest to others.
+constexpr int64_t kPiecesPerThread = 8;
+// The smallest piece of a phase that a thread takes, about half a microsecond's reading.
+constexpr int64_t kPieceBytes = 16 << 10;
+// What a thread that waits for the others reads of the next phase: it fits into any core's cache.
+constexpr int64_t kAheadBytes = 64 << 10;
 
 // Hands out 64-byte aligned stretches of memory; over a null base it only counts.
 class Allotter {
@@ -190,18 +194,21 @@ absl::Status Transformer::ForwardBatch(absl::Span<const int32_t> tokens) {
   for (int64_t t = 0; t < n; ++t) {
     RopeAngles(frequencies_, position_ + t, cosine_ + t * head_dim_ / 2, sine_ + t * head_dim_ / 2);
   }
-  for (size_t l = 0; l < model_.layers().size(); ++l) {
+  const std::vector<Layer>& layers = model_.layers();
+  for (size_t l = 0; l < layers.size(); ++l) {
     absl::Status status = WithLayer(l, LayerStep::kAttention, [&](const Layer& layer) {
       ProjectQkv(layer, l, n);
       Attend(l, n);
-      AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr, layer.wo.is_integer()}, n);
+      AddProjection(layer.wo, {attention_, q_stride_, q_dim_, nullptr, layer.wo.is_integer()}, n,
+                    {{&layer.w_gate, 1}});
     });
     if (!status.ok()) return status;
     status = WithLayer(l, LayerStep::kGateUp, [&](const Layer& layer) { GateAndUp(layer, n); });
     if (!status.ok()) return status;
     status = WithLayer(l, LayerStep::kDown, [&](const Layer& layer) {
       const bool integer = layer.w_down.is_integer();
-      AddProjection(layer.w_down, {gate_, ffn_stride_, config_.ffn_dim(), nullptr, integer}, n);
+      AddProjection(layer.w_down, {gate_, ffn_stride_, config_.ffn_dim(), nullptr, integer}, n,
+                    l + 1 < layers.size() ? QkvParts(layers[l + 1]) : Parts{{&model_.output(), 1}});
     });
     if (!status.ok()) return status;
   }
@@ -216,9 +223,10 @@ const float* Transformer::Logits(int64_t first, int64_t count) {
   const Matrix& output = model_.output();
   const Source source{x_ + first * hidden_stride_, hidden_stride_, config_.hidden_dim(),
                       model_.norm(), output.is_integer()};
-  Phase(source, count, {{&output, 1}}, [&](int, Range panels, const Input& input) {
-    Multiply(output, panels, input, count, logits_, logits_stride_);
-  });
+  Phase(source, count, {{&output, 1}}, QkvParts(model_.layers()[0]),
+        [&](int, Range panels, const Input& input) {
+          Multiply(output, panels, input, count, logits_, logits_stride_);
+        });
   return logits_;
 }
 
@@ -241,6 +249,12 @@ void Transformer::Embed(absl::Span<const int32_t> tokens) {
   });
 }
 
+// In units of the fewest panels that hold whole heads.
+Transformer::Parts Transformer::QkvParts(const Layer& layer) const {
+  const int64_t unit = std::lcm(head_dim_, int64_t{kPanelRows}) / kPanelRows;
+  return {{&layer.wq, unit}, {&layer.wk, unit}, {&layer.wv, unit}};
+}
+
 // q, k, v = W norm(x) + b; q and k are turned, k and v go to the cache. Each thread finishes the
 // heads that it computes, so that nothing but the attention has to wait for all.
 void Transformer::ProjectQkv(const Layer& layer, int64_t l, int64_t n) {
@@ -255,11 +269,9 @@ void Transformer::ProjectQkv(const Layer& layer, int64_t l, int64_t n) {
   const Projection projections[] = {{&layer.wq, layer.bq, q_, q_stride_, true, nullptr},
                                     {&layer.wk, layer.bk, k_, kv_stride_, true, &KvCache::key},
                                     {&layer.wv, layer.bv, v_, kv_stride_, false, &KvCache::value}};
-  // The fewest panels that hold whole heads.
-  const int64_t unit = std::lcm(head_dim_, int64_t{kPanelRows}) / kPanelRows;
   const Source source{x_, hidden_stride_, config_.hidden_dim(), layer.attn_norm,
                       AnyInteger({&layer.wq, &layer.wk, &layer.wv})};
-  Phase(source, n, {{&layer.wq, unit}, {&layer.wk, unit}, {&layer.wv, unit}},
+  Phase(source, n, QkvParts(layer), {{&layer.wo, 1}},
         [&](int part, Range panels, const Input& input) {
           const Projection& p = projections[part];
           Multiply(*p.matrix, panels, input, n, p.y, p.stride);
@@ -363,8 +375,9 @@ void Transformer::AttendTokens(int64_t l, int64_t kv_head, Range tokens) {
 }
 
 // x += W source.
-void Transformer::AddProjection(const Matrix& matrix, const Source& source, int64_t n) {
-  Phase(source, n, {{&matrix, 1}}, [&](int, Range panels, const Input& input) {
+void Transformer::AddProjection(const Matrix& matrix, const Source& source, int64_t n,
+                                const Parts& next) {
+  Phase(source, n, {{&matrix, 1}}, next, [&](int, Range panels, const Input& input) {
     Multiply(matrix, panels, input, n, delta_, hidden_stride_);
     for (int64_t t = 0; t < n; ++t) {
       float* x = x_ + t * hidden_stride_;
@@ -380,14 +393,15 @@ void Transformer::AddProjection(const Matrix& matrix, const Source& source, int6
 void Transformer::GateAndUp(const Layer& layer, int64_t n) {
   const Source source{x_, hidden_stride_, config_.hidden_dim(), layer.ffn_norm,
                       AnyInteger({&layer.w_gate, &layer.w_up})};
-  Phase(source, n, {{&layer.w_gate, 1}}, [&](int, Range panels, const Input& input) {
-    Multiply(layer.w_gate, panels, input, n, gate_, ffn_stride_);
-    Multiply(layer.w_up, panels, input, n, up_, ffn_stride_);
-    for (int64_t t = 0; t < n; ++t) {
-      const int64_t at = t * ffn_stride_ + panels.begin * kPanelRows;
-      kernels_.silu_mul(gate_ + at, up_ + at, panels.size() * kPanelRows);
-    }
-  });
+  Phase(source, n, {{&layer.w_gate, 1}}, {{&layer.w_down, 1}},
+        [&](int, Range panels, const Input& input) {
+          Multiply(layer.w_gate, panels, input, n, gate_, ffn_stride_);
+          Multiply(layer.w_up, panels, input, n, up_, ffn_stride_);
+          for (int64_t t = 0; t < n; ++t) {
+            const int64_t at = t * ffn_stride_ + panels.begin * kPanelRows;
+            kernels_.silu_mul(gate_ + at, up_ + at, panels.size() * kPanelRows);
+          }
+        });
 }
 
 // Prepares tokens [first, last) of a phase's input.
@@ -409,10 +423,36 @@ Transformer::Input Transformer::Prepare(const Source& source, int64_t n, Range t
   return input;
 }
 
-// Prepares the input of some matrices, then cuts their panels, laid end to end, into pieces for
-// whichever thread is free. A batch is prepared by all threads together; a single token by each
-// thread for itself, which takes less time than waiting for one another.
-void Transformer::Phase(const Source& source, int64_t n, std::initializer_list<Part> parts,
+Transformer::Pieces Transformer::Cut(const Parts& parts) {
+  int64_t bytes = 0, units = 0;
+  for (const Part& part : parts) {
+    bytes += part.matrix->geometry.bytes();
+    units += part.units();
+  }
+  return {std::max<int64_t>(1, std::min(bytes / kPieceBytes, units)), units};
+}
+
+// Where a thread begins to read in a phase.
+absl::Span<const uint8_t> Transformer::FirstBytes(const Parts& parts, int thread) const {
+  const Pieces pieces = Cut(parts);
+  int64_t unit = pieces.FirstUnit(pool_.FirstItem(pieces.count, thread));
+  for (const Part& part : parts) {
+    const Geometry& geometry = part.matrix->geometry;
+    const int64_t offset = unit * part.unit_panels * geometry.unit_bytes();
+    if (unit < part.units()) {
+      return {part.matrix->data + offset,
+              static_cast<size_t>(std::min(kAheadBytes, geometry.bytes() - offset))};
+    }
+    unit -= part.units();
+  }
+  return {};
+}
+
+// Prepares the input of some matrices, then cuts their panels into pieces for whichever thread is
+// free. A batch is prepared by all threads together; a single token by each thread for itself,
+// which takes less time than waiting for one another. `next`: what the phase after this multiplies
+// by.
+void Transformer::Phase(const Source& source, int64_t n, const Parts& parts, const Parts& next,
                         absl::FunctionRef<void(int part, Range panels, const Input& input)> work) {
   Input shared = Prepare(source, n, {0, 0}, shared_);
   if (n == 1) {
@@ -423,14 +463,8 @@ void Transformer::Phase(const Source& source, int64_t n, std::initializer_list<P
       Prepare(source, n, {i * kPrepareBlock, std::min(n, (i + 1) * kPrepareBlock)}, shared_);
     });
   }
-  int64_t total_bytes = 0, total_units = 0;
-  for (const Part& part : parts) {
-    total_bytes += part.matrix->geometry.bytes();
-    total_units += part.units();
-  }
-  const int64_t pieces = std::clamp<int64_t>(
-      total_bytes / kPieceBytes, 1, pool_.size() == 1 ? 1 : kPiecesPerThread * pool_.size());
-  pool_.ParallelFor(pieces, [&](int64_t i, int thread) {
+  const Pieces pieces = Cut(parts);
+  const auto multiply = [&](int64_t first, int64_t last, int thread) {
     const Input* input = &shared;
     if (n == 1) {
       OwnInput& own = own_[thread];
@@ -438,9 +472,9 @@ void Transformer::Phase(const Source& source, int64_t n, std::initializer_list<P
       own.ready = true;
       input = &own.input;
     }
-    int64_t begin = total_units * i / pieces, end = total_units * (i + 1) / pieces;
+    int64_t begin = pieces.FirstUnit(first), end = pieces.FirstUnit(last);
     for (int p = 0; p < static_cast<int>(parts.size()); ++p) {
-      const Part& part = parts.begin()[p];
+      const Part& part = parts[p];
       const Range units{std::clamp<int64_t>(begin, 0, part.units()),
                         std::clamp<int64_t>(end, 0, part.units())};
       if (units.size() > 0) {
@@ -452,7 +486,9 @@ void Transformer::Phase(const Source& source, int64_t n, std::initializer_list<P
       begin -= part.units();
       end -= part.units();
     }
-  });
+  };
+  pool_.ParallelRanges(pieces.count, multiply,
+                       [&](int thread) { return FirstBytes(next, thread); });
 }
 
 // y[t][r] = row r of the matrix times token t of the input, for the rows of `panels`.

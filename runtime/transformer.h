@@ -4,10 +4,10 @@
 
 #include <atomic>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -128,6 +128,13 @@ class Transformer {
     int64_t unit_panels;
     int64_t units() const { return (matrix->geometry.units() + unit_panels - 1) / unit_panels; }
   };
+  // What a phase multiplies by, its panels laid end to end.
+  using Parts = absl::InlinedVector<Part, 3>;
+  // How the units of a phase are cut into pieces.
+  struct Pieces {
+    int64_t count, units;
+    int64_t FirstUnit(int64_t piece) const { return units * piece / count; }
+  };
 
   Transformer(const Model& model, const KernelTable& kernels, ThreadPool& pool, KvCache cache,
               int64_t max_logits);
@@ -140,6 +147,7 @@ class Transformer {
   absl::Status ForwardBatch(absl::Span<const int32_t> tokens);
   absl::Status WithLayer(int64_t l, LayerStep step, absl::FunctionRef<void(const Layer&)> compute);
   void Embed(absl::Span<const int32_t> tokens);
+  Parts QkvParts(const Layer& layer) const;
   void ProjectQkv(const Layer& layer, int64_t l, int64_t n);
   void Attend(int64_t l, int64_t n);
   AttentionArgs HeadAttention(int64_t l, int64_t kv_head, int64_t token, int64_t n, int64_t begin,
@@ -147,11 +155,13 @@ class Transformer {
   void AttendToken(int64_t l);
   void AttendBatch(int64_t l, int64_t n);
   void AttendTokens(int64_t l, int64_t kv_head, Range tokens);
-  void AddProjection(const Matrix& matrix, const Source& source, int64_t n);
+  void AddProjection(const Matrix& matrix, const Source& source, int64_t n, const Parts& next);
   void GateAndUp(const Layer& layer, int64_t n);
 
   Input Prepare(const Source& source, int64_t n, Range tokens, const InputBuffers& buffers) const;
-  void Phase(const Source& source, int64_t n, std::initializer_list<Part> parts,
+  static Pieces Cut(const Parts& parts);
+  absl::Span<const uint8_t> FirstBytes(const Parts& parts, int thread) const;
+  void Phase(const Source& source, int64_t n, const Parts& parts, const Parts& next,
              absl::FunctionRef<void(int part, Range panels, const Input& input)> work);
   void Multiply(const Matrix& matrix, Range panels, const Input& input, int64_t n, float* y,
                 int64_t y_stride) const;
