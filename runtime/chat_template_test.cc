@@ -21,7 +21,9 @@ TEST(ChatTemplateTest, EveryCutIsRefusedOrRendered) {
   ASSERT_TRUE(Render(whole).ok()) << Render(whole).status();
   for (size_t n = 1; n < whole.size(); ++n) {
     const absl::StatusOr<std::string> text = Render(whole.substr(0, n));
-    if (!text.ok()) EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument) << n;
+    if (!text.ok()) {
+      EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument) << n;
+    }
   }
 }
 
