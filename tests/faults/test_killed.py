@@ -77,8 +77,10 @@ def test_killed_at_any_moment(quire, shim, tiny, tmp_path, name, record_property
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_f25_a_signal_that_ends_it_leaves_nothing(quire, shim, tmp_path, tiny, number):
     """Also where the temporary file has a name, and where it is a folder."""
+    long = tmp_path / "long"  # so that calibrating takes longer than the first moments below
+    long.write_bytes((tiny / "text").read_bytes() * 50)
     for i, (work, env) in enumerate([(CONVERT, {}), (CONVERT, NO_TMPFILE), (EXPORT, {}), (EXPORT, NO_TMPFILE),
-                                     ("calibrate {tiny}/f16.quire -o {out}/m -f {tiny}/text", {})]):
+                                     (f"calibrate {{tiny}}/f16.quire -o {{out}}/m -f {long}", {})]):
         out = tmp_path / f"out{i}"
         out.mkdir()
         env = {**os.environ, "LD_PRELOAD": str(shim), **env}
