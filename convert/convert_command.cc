@@ -119,12 +119,9 @@ int ConvertCommand(absl::Span<char* const> args) {
   PeakAnonymousMemory peak_anonymous;
   absl::StatusOr<ConvertPlan> plan = PlanConversion(options);
   if (!plan.ok()) return Report(plan.status());
-  const double bits = LayerBitsPerWeight(plan->manifest);
-  if (options.target_bits != 0 && bits > options.target_bits) {
-    return Report(absl::InvalidArgumentError(
-        absl::StrFormat("--target-bits %g: the layers' matrices of %s take at least %.3f bits",
-                        options.target_bits, options.source, bits)));
-  }
+  const absl::Status fits =
+      CheckTargetBits(options.target_bits, LayerBitsPerWeight(plan->manifest), options.source);
+  if (!fits.ok()) return Report(fits);
   if (dry_run && !json) {
     PrintPlan(*plan);
     return kExitOk;
@@ -139,15 +136,8 @@ int ConvertCommand(absl::Span<char* const> args) {
       absl::Status status = CheckNotSameFile(input, positional[1]);
       if (!status.ok()) return Report(status);
     }
-    EncodeNamed encode = EncodePlainly;
-    std::optional<CalibratedEncoder> encoder;
-    if (!calibration.empty()) {
-      absl::StatusOr<CalibratedEncoder> opened =
-          CalibratedEncoder::Open(calibration, plan->manifest.config());
-      if (!opened.ok()) return Report(opened.status());
-      encoder = *std::move(opened);
-      encode = [&](auto... args) { return encoder->Encode(args...); };
-    }
+    const absl::StatusOr<EncodeNamed> encode = OpenEncoder(calibration, plan->manifest.config());
+    if (!encode.ok()) return Report(encode.status());
     ThreadPool pool(static_cast<int>(threads));
     int64_t total = 0;
     for (const TensorPlan& tensor : plan->tensors)
@@ -155,7 +145,7 @@ int ConvertCommand(absl::Span<char* const> args) {
     Progress progress("convert", total);
     absl::StatusOr<std::vector<TensorReport>> converted = Convert(
         *plan, positional[1], force, memory_budget.bytes, pool,
-        [&](int64_t done) { progress.Update(done); }, encode);
+        [&](int64_t done) { progress.Update(done); }, *encode);
     if (!converted.ok()) return Report(converted.status());
     reports = *std::move(converted);
   }

@@ -1,8 +1,15 @@
 #include "quantize/calibrated_encoder.h"
 
+#include <cstdint>
+#include <memory>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "quantize/calibration_file.h"
+#include "quantize/error_feedback.h"
 #include "quantize/memory_budget.h"
 #include "quantize/scheme.h"
 
@@ -28,15 +35,23 @@ int InputOf(TensorRole role) {
   }
 }
 
-}  // namespace
+class CalibratedEncoder {
+ public:
+  explicit CalibratedEncoder(CalibrationFile file) : file_(std::move(file)) {}
 
-absl::StatusOr<CalibratedEncoder> CalibratedEncoder::Open(const std::string& path,
-                                                          const pb::ModelConfig& config) {
-  absl::StatusOr<CalibrationFile> file = CalibrationFile::Open(path);
-  if (!file.ok()) return file.status();
-  if (absl::Status status = file->CheckFits(config); !status.ok()) return status;
-  return CalibratedEncoder(*std::move(file));
-}
+  absl::StatusOr<EncodingError> Encode(absl::string_view name, const Geometry& geometry,
+                                       const int8_t* codebook, ReadRows read,
+                                       const TensorSink& sink);
+
+ private:
+  absl::Status Load(int layer, int input, ThreadPool& pool);
+
+  CalibrationFile file_;
+  // Of the input that was needed last.
+  int layer_ = -1, input_ = -1;
+  std::vector<float> weights_;
+  std::optional<ErrorFeedback> feedback_;
+};
 
 absl::Status CalibratedEncoder::Load(int layer, int input, ThreadPool& pool) {
   if (layer == layer_ && input == input_) return absl::OkStatus();
@@ -87,6 +102,18 @@ absl::StatusOr<EncodingError> CalibratedEncoder::Encode(absl::string_view name,
   }
   return EncodeTensorWithFeedback(geometry, codebook, *feedback_, read,
                                   {sink.pool, sink.append, sink.memory_budget, moments_bytes});
+}
+
+}  // namespace
+
+absl::StatusOr<EncodeNamed> OpenEncoder(const std::string& calibration,
+                                        const pb::ModelConfig& config) {
+  if (calibration.empty()) return EncodeNamed(EncodePlainly);
+  absl::StatusOr<CalibrationFile> file = CalibrationFile::Open(calibration);
+  if (!file.ok()) return file.status();
+  if (absl::Status status = file->CheckFits(config); !status.ok()) return status;
+  const auto encoder = std::make_shared<CalibratedEncoder>(*std::move(file));
+  return EncodeNamed([encoder](auto... args) { return encoder->Encode(args...); });
 }
 
 }  // namespace quire

@@ -96,20 +96,13 @@ absl::StatusOr<std::vector<QuantizedTensor>> QuantizeCalibrated(const Options& o
 absl::StatusOr<std::vector<QuantizedTensor>> QuantizeDirectly(const Options& options,
                                                               const ModelFile& source,
                                                               const pb::Manifest& plan) {
-  EncodeNamed encode = EncodePlainly;
-  std::optional<CalibratedEncoder> encoder;
-  if (!options.calibration.empty()) {
-    absl::StatusOr<CalibratedEncoder> opened =
-        CalibratedEncoder::Open(options.calibration, source.config());
-    if (!opened.ok()) return opened.status();
-    encoder = *std::move(opened);
-    encode = [&](auto... args) { return encoder->Encode(args...); };
-  }
+  const absl::StatusOr<EncodeNamed> encode = OpenEncoder(options.calibration, source.config());
+  if (!encode.ok()) return encode.status();
   ThreadPool pool(static_cast<int>(options.threads));
   Progress progress("quantize", source.mapping().size());
   return QuantizeFile(
       source, plan, options.output, options.force, options.memory_budget.bytes, pool,
-      [&](int64_t done_bytes) { progress.Update(done_bytes); }, encode);
+      [&](int64_t done_bytes) { progress.Update(done_bytes); }, *encode);
 }
 
 absl::Status Quantize(const Options& options) {
@@ -144,12 +137,9 @@ absl::Status Quantize(const Options& options) {
   if (!status.ok()) return status;
   absl::StatusOr<pb::Manifest> plan = PlanQuantization(source, *scheme, rules);
   if (!plan.ok()) return plan.status();
-  const double bits = LayerBitsPerWeight(*plan);
-  if (options.target_bits != 0 && bits > options.target_bits) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "--target-bits %g: the layers' matrices of %s take at least %.3f bits%s",
-        options.target_bits, options.source, bits, rules.empty() ? "" : " with what --keep says"));
-  }
+  status = CheckTargetBits(options.target_bits, LayerBitsPerWeight(*plan), options.source,
+                           rules.empty() ? "" : " with what --keep says");
+  if (!status.ok()) return status;
   const absl::StatusOr<std::vector<QuantizedTensor>> tensors =
       options.calibrate ? QuantizeCalibrated(options, *session, *plan)
                         : QuantizeDirectly(options, source, *plan);

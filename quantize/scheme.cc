@@ -2,6 +2,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "format/packed_layout.h"
 
@@ -110,6 +111,14 @@ absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits) {
   scheme.name = "mixed";
   scheme.max_bits = target_bits;
   return scheme;
+}
+
+absl::Status CheckTargetBits(double target_bits, double layer_bits, absl::string_view source,
+                             absl::string_view why) {
+  if (target_bits == 0 || layer_bits <= target_bits) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrFormat("--target-bits %g: the layers' matrices of %s take at least %.3f bits%s",
+                      target_bits, source, layer_bits, why));
 }
 
 std::vector<double> PriorSensitivities(absl::Span<const SchemeTensor> tensors, int n_layers,

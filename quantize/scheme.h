@@ -58,6 +58,11 @@ absl::StatusOr<Scheme> SchemeFor(absl::string_view name, double target_bits);
 // What --target-bits may be.
 inline constexpr int kMinTargetBits = 4, kMaxTargetBits = 9;
 
+// InvalidArgument where target_bits is not 0 and the layers' matrices of `source` take more, as
+// `layer_bits` says (LayerBitsPerWeight). `why`: added to the message.
+absl::Status CheckTargetBits(double target_bits, double layer_bits, absl::string_view source,
+                             absl::string_view why = "");
+
 struct SchemeTensor {
   TensorName name;
   int64_t rows, cols;                           // of a vector: 1 and its length
