@@ -63,17 +63,12 @@ absl::Status NewFile::Open() {
 // One name for every attempt, so that what killed processes leave does not add up; locked, so that
 // two processes do not write one file.
 absl::Status NewFile::OpenNamed() {
-  const std::string name = absl::StrCat(path_, kTemporary);
-  SetTemporary(name);  // before there is such a file: a signal may end the process at once
+  std::string name = absl::StrCat(path_, kTemporary);
+  unfinished_.Hold();
   while (true) {
     fd_ = TEMP_FAILURE_RETRY(open(name.c_str(), O_CREAT | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0666));
-    if (fd_ < 0) {
-      const absl::Status status = Error("cannot create a file beside it");
-      SetTemporary("");
-      return status;
-    }
+    if (fd_ < 0) return Error("cannot create a file beside it");
     if (!LockForThisProcess(fd_)) {
-      SetTemporary("");
       return absl::FailedPreconditionError(
           absl::StrCat(name, ": another process is writing it; wait for its end"));
     }
@@ -84,6 +79,7 @@ absl::Status NewFile::OpenNamed() {
     }
     close(fd_);  // its writer has named or removed it meanwhile
   }
+  SetTemporary(std::move(name));
   return TEMP_FAILURE_RETRY(ftruncate(fd_, 0)) == 0 ? absl::OkStatus()
                                                     : Error("cannot empty what was left beside it");
 }
@@ -139,7 +135,8 @@ absl::Status NewFile::Link() {
     // the final name by us.
     const std::string name = absl::StrCat(path_, kTemporary);
     constexpr int kAttempts = 100;
-    SetTemporary(name);  // a signal meanwhile may remove another's, which is then made again
+    unfinished_.Hold();
+    temporary_ = name;
     for (int attempt = 0; attempt < kAttempts; ++attempt) {
       if (linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
         if (errno != EEXIST || (unlink(name.c_str()) != 0 && errno != ENOENT))

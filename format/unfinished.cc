@@ -24,9 +24,14 @@ Slot slots[8];
 std::atomic<bool> ending{false};
 
 constexpr int kAttempts = 20;
+constexpr int kHeldAttempts = 1000;
 void WaitAMoment() {
   const timespec millisecond = {0, 1000000};
   nanosleep(&millisecond, nullptr);
+}
+
+[[noreturn]] void WaitForTheEnd() {
+  while (true) pause();
 }
 
 // Other threads go on meanwhile: what is not there yet may be about to be made, and a folder may
@@ -48,36 +53,54 @@ void Remove(const char* path) {
 
 }  // namespace
 
-void Unfinished::Set(const std::string& path) {
-  Clear();
-  if (path.size() >= sizeof Slot::path) return;
+void Unfinished::Hold() {
+  if (held_) return;
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &signals_);
+  held_ = true;
+  if (slot_ >= 0) {
+    int set = Slot::kSet;
+    if (!slots[slot_].state.compare_exchange_strong(set, Slot::kHeld)) WaitForTheEnd();
+    return;
+  }
   for (Slot& slot : slots) {
     int free = Slot::kFree;
     if (!slot.state.compare_exchange_strong(free, Slot::kHeld)) continue;
-    std::memcpy(slot.path, path.c_str(), path.size() + 1);
-    slot.state = Slot::kSet;
     slot_ = static_cast<int>(&slot - slots);
-    while (ending) pause();  // too late: the process ends
-    return;
+    break;
+  }
+  if (ending) {  // perhaps it has passed the slot
+    if (slot_ >= 0) slots[slot_].state = Slot::kFree;
+    WaitForTheEnd();
   }
 }
 
-void Unfinished::Keep() {
-  int set = Slot::kSet;
-  if (slot_ >= 0 && slots[slot_].state.compare_exchange_strong(set, Slot::kHeld)) return;
-  while (ending) pause();
+void Unfinished::Release(int state) {
+  if (slot_ >= 0) slots[slot_].state = state;
+  if (!held_) return;
+  held_ = false;
+  pthread_sigmask(SIG_SETMASK, &signals_, nullptr);
+}
+
+void Unfinished::Set(const std::string& path) {
+  if (path.size() >= sizeof Slot::path) return Clear();
+  Hold();
+  if (slot_ >= 0) std::memcpy(slots[slot_].path, path.c_str(), path.size() + 1);
+  Release(Slot::kSet);
+  if (ending) WaitForTheEnd();
 }
 
 void Unfinished::Clear() {
-  if (slot_ >= 0) slots[slot_].state = Slot::kFree;
+  Release(Slot::kFree);
   slot_ = -1;
 }
 
 void RemoveUnfinished() {
   ending = true;
   for (Slot& slot : slots) {
-    // Another thread may be about to set it, or to give what it names its final name.
-    for (int i = 0; i < kAttempts && slot.state == Slot::kHeld; ++i) WaitAMoment();
+    // What another thread holds it lets go of; this one, where it ran out of memory, cannot.
+    for (int i = 0; i < kHeldAttempts && slot.state == Slot::kHeld; ++i) WaitAMoment();
     int set = Slot::kSet;
     if (slot.state.compare_exchange_strong(set, Slot::kHeld)) Remove(slot.path);
   }

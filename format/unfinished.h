@@ -2,6 +2,8 @@
 #ifndef QUIRE_FORMAT_UNFINISHED_H_
 #define QUIRE_FORMAT_UNFINISHED_H_
 
+#include <signal.h>
+
 #include <string>
 
 #include "absl/functional/function_ref.h"
@@ -16,16 +18,20 @@ class Unfinished {
   Unfinished(const Unfinished&) = delete;
   Unfinished& operator=(const Unfinished&) = delete;
 
-  // Before there is such a file. In place of what was set before; of more than a few at a time the
-  // rest is not remembered.
+  // While it is made, before it is known whose it is, or while it is given its final name: what
+  // would end the process waits for Set or Clear, which follow soon and in the same thread, whose
+  // signals are held back until then. Waits for the end where that has begun.
+  void Hold();
+  // In place of what was set before; of more than a few at a time the rest is not remembered.
   void Set(const std::string& path);
-  // It is about to be given its final name, and is not removed any more. Waits for the end where
-  // its removal has begun. Clear, or Set, follows soon.
-  void Keep();
   void Clear();
 
  private:
+  void Release(int state);
+
   int slot_ = -1;
+  bool held_ = false;
+  sigset_t signals_;  // what was held back before Hold
 };
 
 // Removes what is set; whoever calls Set from now on waits for the end. Async-signal-safe, and

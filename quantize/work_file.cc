@@ -136,26 +136,20 @@ absl::Status WorkFile::Map(bool discard_other) {
   const auto error = [&](const char* what) {
     return ErrnoStatus(errno, absl::StrCat(path_, ": ", what));
   };
-  struct stat now;
-  // Known before there is such a file: a signal may end the process at once.
-  SetWorthless(lstat(path_.c_str(), &now) != 0);
-  const int create = worthless_ ? O_CREAT | O_EXCL : 0;
-  fd_ = TEMP_FAILURE_RETRY(open(path_.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | create, 0666));
-  if (fd_ < 0) {
-    const absl::Status status = error("opening the file of unfinished work");
-    SetWorthless(false);
-    return status;
+  unfinished_.Hold();
+  fd_ = TEMP_FAILURE_RETRY(open(path_.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_CREAT, 0666));
+  if (fd_ < 0) return error("opening the file of unfinished work");
+  if (!LockForThisProcess(fd_)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path_, ": another quantization to the same output is at work"));
   }
+  struct stat now;
   if (fstat(fd_, &now) != 0) return error("looking at the file of unfinished work");
   if (!S_ISREG(now.st_mode)) {
     return absl::FailedPreconditionError(
         absl::StrCat(path_, ": is no file; unfinished work goes there"));
   }
-  if (!LockForThisProcess(fd_)) {
-    SetWorthless(false);
-    return absl::FailedPreconditionError(
-        absl::StrCat(path_, ": another quantization to the same output is at work"));
-  }
+  SetWorthless(now.st_size == 0);
   if (absl::Status own = CheckOwn(discard_other); !own.ok()) return own;
   if (now.st_size != bytes_) {
     SetWorthless(true);

@@ -86,6 +86,7 @@ absl::Status NewFolder::Open() {
   const auto error = [&](const char* what) {
     return ErrnoStatus(errno, absl::StrCat(path_, ": cannot ", what, " the folder ", temporary_));
   };
+  unfinished_.Hold();
   while (true) {
     const bool made = TEMP_FAILURE_RETRY(mkdir(temporary_.c_str(), 0777)) == 0;
     if (!made && errno != EEXIST) return error("create");
@@ -155,7 +156,7 @@ absl::Status NewFolder::Replace() {
 }
 
 absl::Status NewFolder::GiveName() {
-  unfinished_.Keep();  // or parts of it might be removed, and the others named
+  unfinished_.Hold();  // or parts of it might be removed, and the others named
   if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) != 0) {
     if (errno == EEXIST && !overwrite_)
       return absl::AlreadyExistsError(absl::StrCat(path_, ": exists; --force replaces it"));

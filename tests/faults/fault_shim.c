@@ -3,6 +3,7 @@
 //   QUIRE_FAULT=pread:7:EIO     the 7th pread fails with EIO
 //   QUIRE_FAULT=malloc:7+:ENOMEM  the 7th allocation and all that follow
 //   QUIRE_FAULT=pwrite:3:short  the 3rd pwrite writes only a part of its bytes
+//   QUIRE_FAULT=any:9:SIGTERM   a signal comes before the 9th call of any of them but malloc
 //   QUIRE_FAULT_COUNT=FILE      an existing file of 8 bytes or more that holds the number of calls
 //                               so far, also when the process is killed
 //   QUIRE_FAULT_NO_TMPFILE=1    the file system has no unnamed temporary files
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,7 +36,7 @@ static const struct {
 
 static char function[32];
 static uint64_t first, sticky;
-static int error, part;        // what happens: an errno, or only a part is done
+static int error, part, end;   // what happens: an errno, only a part is done, a signal
 static volatile uint64_t* count;  // shared with the file
 static uint64_t private_count;
 static int no_tmpfile;
@@ -60,14 +62,17 @@ __attribute__((constructor(101))) static void Start(void) {
   for (size_t i = 0; i < sizeof kErrors / sizeof kErrors[0]; ++i) {
     if (strcmp(effect, kErrors[i].name) == 0) error = kErrors[i].number;
   }
-  if (!part && error == 0) _exit(99);
+  if (strcmp(effect, "SIGTERM") == 0) end = SIGTERM;
+  if (!part && error == 0 && end == 0) _exit(99);
 }
 
-// Whether this call is the one.
+// Whether this call is the one that fails.
 static int Hit(const char* name) {
-  if (function[0] != name[0] || strcmp(function, name) != 0) return 0;
+  if (end != 0 ? strcmp(name, "malloc") == 0 : function[0] != name[0] || strcmp(function, name) != 0) return 0;
   const uint64_t n = __atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
-  return n == first || (sticky && n > first);
+  if (n != first && !(sticky && n > first)) return 0;
+  if (end != 0) raise(end);
+  return end == 0;
 }
 // Fails: sets errno.
 static int Fails(const char* name) {

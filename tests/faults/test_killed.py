@@ -76,20 +76,26 @@ def test_killed_at_any_moment(quire, shim, tiny, tmp_path, name, record_property
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_f25_a_signal_that_ends_it_leaves_nothing(quire, shim, tmp_path, tiny, number):
-    """Also where the temporary file has a name, and where it is a folder."""
-    long = tmp_path / "long"  # so that calibrating takes longer than the first moments below
-    long.write_bytes((tiny / "text").read_bytes() * 50)
+    """Whichever thread the signal meets; also where the temporary file has a name, and where it is a folder.
+
+    test_every_call.py has every place of the working thread.
+    """
     for i, (work, env) in enumerate([(CONVERT, {}), (CONVERT, NO_TMPFILE), (EXPORT, {}), (EXPORT, NO_TMPFILE),
-                                     (f"calibrate {{tiny}}/f16.quire -o {{out}}/m -f {long}", {})]):
+                                     ("calibrate {tiny}/f16.quire -o {out}/m -f {tiny}/text", {})]):
         out = tmp_path / f"out{i}"
         out.mkdir()
         env = {**os.environ, "LD_PRELOAD": str(shim), **env}
-        ended = 0
-        for delay in (0.001, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03):
+        ended, seconds = 0, None
+        for moment in (None, *range(16)):
+            start = time.monotonic()
             process = subprocess.Popen([quire.path, *work.format(tiny=tiny, out=out).split()],
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env,
                                        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
-            time.sleep(delay)
+            if moment is None:
+                assert process.wait(timeout=60) == 0
+                seconds = time.monotonic() - start
+            else:
+                time.sleep(moment / 16 * seconds)
             process.send_signal(number)
             status = process.wait(timeout=60)
             assert status in (0, -number)
