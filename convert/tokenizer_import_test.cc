@@ -1,6 +1,5 @@
 #include "convert/tokenizer_import.h"
 
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -13,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "convert/tokenizer_builder.h"
 #include "convert/tokenizer_files.h"
+#include "format/capped_test.h"
 #include "gtest/gtest.h"
 
 namespace quire {
@@ -185,7 +185,9 @@ TEST(TokenizerImportTest, UnknownKindsAreRefusedByName) {
 
 // The cases of hostile tokenizer files.
 
-TEST(TokenizerImportHostileTest, TokenIdOutOfRangeIsRefused) {
+class TokenizerImportHostileTest : public CappedTest {};
+
+TEST_F(TokenizerImportHostileTest, TokenIdOutOfRangeIsRefused) {
   for (const char* id :
        {"2147483648", "-1", "4294967296", "18446744073709551615", "1e5", "\"1\"", "100000"}) {
     ExpectJsonStatus(Replaced(kJson, "\"Ġ\": 1", absl::StrCat("\"Ġ\": ", id)),
@@ -197,7 +199,7 @@ TEST(TokenizerImportHostileTest, TokenIdOutOfRangeIsRefused) {
                    "added_tokens");
 }
 
-TEST(TokenizerImportHostileTest, DuplicateIdsAreRefused) {
+TEST_F(TokenizerImportHostileTest, DuplicateIdsAreRefused) {
   ExpectJsonStatus(Replaced(kJson, "\"Ġ\": 1", "\"Ġ\": 0"), absl::StatusCode::kInvalidArgument,
                    "both have id 0");
   ExpectJsonStatus(Replaced(kJson, "\"id\": 3", "\"id\": 2"), absl::StatusCode::kInvalidArgument,
@@ -206,7 +208,7 @@ TEST(TokenizerImportHostileTest, DuplicateIdsAreRefused) {
                    absl::StatusCode::kInvalidArgument, "it also has id 0");
 }
 
-TEST(TokenizerImportHostileTest, MergeOfUnknownTokenIsRefused) {
+TEST_F(TokenizerImportHostileTest, MergeOfUnknownTokenIsRefused) {
   ExpectJsonStatus(Replaced(kJson, "\"Ġ a\"", "\"Ġ b\""), absl::StatusCode::kInvalidArgument,
                    "merge 0 of 'Ġ' and 'b': 'b' is not");
   ExpectJsonStatus(Replaced(kJson, "\"Ġ a\"", "\"a Ġ\""), absl::StatusCode::kInvalidArgument,
@@ -218,7 +220,7 @@ TEST(TokenizerImportHostileTest, MergeOfUnknownTokenIsRefused) {
   }
 }
 
-TEST(TokenizerImportHostileTest, JsonOfTheWrongShapeIsRefused) {
+TEST_F(TokenizerImportHostileTest, JsonOfTheWrongShapeIsRefused) {
   const auto code = absl::StatusCode::kInvalidArgument;
   ExpectJsonStatus("{", code, "not a JSON object");
   ExpectJsonStatus("{}", code, "model: want an object");
@@ -238,7 +240,7 @@ TEST(TokenizerImportHostileTest, JsonOfTheWrongShapeIsRefused) {
                    absl::StatusCode::kResourceExhausted, "more than 32");
 }
 
-TEST(TokenizerImportHostileTest, OtherFilesAreRefused) {
+TEST_F(TokenizerImportHostileTest, OtherFilesAreRefused) {
   const std::pair<absl::string_view, absl::string_view> cases[] = {
       {"", "an empty file"},
       {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"},
@@ -259,7 +261,7 @@ TEST(TokenizerImportHostileTest, OtherFilesAreRefused) {
                "/x");
 }
 
-TEST(TokenizerImportHostileTest, DamagedConfigIsRefused) {
+TEST_F(TokenizerImportHostileTest, DamagedConfigIsRefused) {
   Folder folder;
   folder.Write("tokenizer.json", kJson).Write("tokenizer_config.json", "{");
   ExpectStatus(ImportTokenizerFolder(folder.path()).status(), absl::StatusCode::kInvalidArgument,
@@ -271,7 +273,8 @@ TEST(TokenizerImportHostileTest, DamagedConfigIsRefused) {
   EXPECT_TRUE(EosIds(folder.Import()).empty());
 }
 
-TEST(TokenizerImportHostileTest, EndsAreCountedOnceInLinearTime) {
+TEST_F(TokenizerImportHostileTest, EndsAreCountedOnceInLinearTime) {
+  Allow(6, 512);  // of 400,000 tokens
   constexpr int kTokens = 400000;
   std::string vocabulary, ends;
   for (int i = 0; i < kTokens; ++i) {
@@ -285,9 +288,7 @@ TEST(TokenizerImportHostileTest, EndsAreCountedOnceInLinearTime) {
           R"({"model": {"type": "BPE", "merges": [], "vocab": {)", vocabulary,
           R"(}}, "pre_tokenizer": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"}})"));
   folder.Write("generation_config.json", absl::StrCat(R"({"eos_token_id": [)", ends, "7]}"));
-  const std::clock_t start = std::clock();
   const std::vector<uint32_t> ids = EosIds(folder.Import());
-  EXPECT_LT(std::clock() - start, 6 * CLOCKS_PER_SEC);
   ASSERT_EQ(ids.size(), size_t{kTokens});
   EXPECT_EQ(ids.front(), kTokens - 1u);
   EXPECT_EQ(ids.back(), 0u);
@@ -364,7 +365,8 @@ TEST(GgufTokenizerTest, BadFieldsAreRefused) {
   refused(invalid, "scores: absent", [](auto* f) { f->model = "llama"; });
 }
 
-TEST(TokenizerImportHostileTest, DamagedFilesNeverCrash) {
+TEST_F(TokenizerImportHostileTest, DamagedFilesNeverCrash) {
+  Allow(4, 192);  // of many files
   std::mt19937 random(11);
   const std::string json = kJson, ranks = Tiktoken();
   const std::string model = "\x0a\x0e\x0a\x05<unk>\x15" + std::string(4, '\0') +

@@ -1,7 +1,5 @@
 #include "runtime/tokenizer.h"
 
-#include <chrono>
-#include <functional>
 #include <limits>
 #include <random>
 #include <string>
@@ -11,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "format/capped_test.h"
 #include "gtest/gtest.h"
 
 namespace quire {
@@ -107,12 +106,6 @@ void ExpectRefused(pb::Tokenizer proto, absl::StatusCode code, absl::string_view
   const absl::Status status = Tokenizer::Create(std::move(proto)).status();
   EXPECT_EQ(status.code(), code) << status;
   EXPECT_TRUE(absl::StrContains(status.message(), words)) << status << "\nwant: " << words;
-}
-
-double SecondsOf(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 TEST(TokenizerTest, MergesByRankThenLeftmost) {
@@ -218,7 +211,12 @@ TEST(StreamDecoderTest, PartsAreUtf8AndAddUpWhateverTheIds) {
 
 // The cases of hostile tokenizers and prompts.
 
-TEST(TokenizerHostileTest, PathologicalPatternTakesBoundedTime) {
+class TokenizerHostileTest : public CappedTest {
+ protected:
+  TokenizerHostileTest() { Allow(5, 192); }  // texts of a megabyte, hundreds of tokenizers
+};
+
+TEST_F(TokenizerHostileTest, PathologicalPatternTakesBoundedTime) {
   for (const char* pattern :
        {"(a+)+$", "(a|aa)+$", "(a*)*b", "(?:a?){30}a{30}", "(.*?,){20}x", "((((a*)*)*)*)*c"}) {
     pb::Tokenizer proto = ByteLevel();
@@ -226,16 +224,13 @@ TEST(TokenizerHostileTest, PathologicalPatternTakesBoundedTime) {
     const Tokenizer tokenizer = Make(std::move(proto));
     for (const std::string& text :
          {std::string(30, 'a') + "b", std::string(20000, 'a') + "!", std::string(3000, ',')}) {
-      const double seconds = SecondsOf([&] {
-        const absl::StatusOr<Ids> ids = tokenizer.Encode(text);
-        EXPECT_TRUE(ids.ok() || absl::IsResourceExhausted(ids.status())) << ids.status();
-      });
-      EXPECT_LT(seconds, 20) << pattern;
+      const absl::StatusOr<Ids> ids = tokenizer.Encode(text);
+      EXPECT_TRUE(ids.ok() || absl::IsResourceExhausted(ids.status())) << ids.status();
     }
   }
 }
 
-TEST(TokenizerHostileTest, PatternThatBacktracksWithoutEndIsRefused) {
+TEST_F(TokenizerHostileTest, PatternThatBacktracksWithoutEndIsRefused) {
   pb::Tokenizer proto = ByteLevel();
   AddSplit("(a+)+$", &proto);
   const absl::Status status = Make(std::move(proto)).Encode(std::string(64, 'a') + "b").status();
@@ -243,7 +238,7 @@ TEST(TokenizerHostileTest, PatternThatBacktracksWithoutEndIsRefused) {
   EXPECT_TRUE(absl::StrContains(status.message(), "(a+)+$")) << status;
 }
 
-TEST(TokenizerHostileTest, PatternsShareOneBudgetOverAllPartsOfAText) {
+TEST_F(TokenizerHostileTest, PatternsShareOneBudgetOverAllPartsOfAText) {
   pb::Tokenizer proto = ByteLevel();
   AddSplit("\n", &proto);
   AddSplit("(a+)+$", &proto);
@@ -253,12 +248,11 @@ TEST(TokenizerHostileTest, PatternsShareOneBudgetOverAllPartsOfAText) {
   EXPECT_TRUE(tokenizer.Encode(line).ok());
   std::string text;
   for (int i = 0; i < 20000; ++i) text += line;
-  absl::Status status;
-  EXPECT_LT(SecondsOf([&] { status = tokenizer.Encode(text).status(); }), 20);
+  const absl::Status status = tokenizer.Encode(text).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
 }
 
-TEST(TokenizerHostileTest, PatternThatDoesNotCompileIsRefused) {
+TEST_F(TokenizerHostileTest, PatternThatDoesNotCompileIsRefused) {
   for (const std::string& pattern :
        std::vector<std::string>{"(", "[a", "a{2,1}", "(?<n", "\\C", std::string(20000, 'a')}) {
     pb::Tokenizer proto = ByteLevel();
@@ -267,31 +261,29 @@ TEST(TokenizerHostileTest, PatternThatDoesNotCompileIsRefused) {
   }
 }
 
-TEST(TokenizerHostileTest, MegabyteOfOneLetterTakesNearLinearTime) {
+TEST_F(TokenizerHostileTest, MegabyteOfOneLetterTakesNearLinearTime) {
+  Allow(15, 512);  // nine times a megabyte: one second and 60 MiB, but for sanitizers
   for (const pb::Tokenizer& proto : {ByteLevel(), Sentencepiece(pb::Tokenizer::BPE_BY_SCORE),
                                      Sentencepiece(pb::Tokenizer::UNIGRAM)}) {
     const Tokenizer tokenizer = Make(proto);
     for (const char c : {'a', 'A', ' '}) {
       const std::string text(1 << 20, c);
-      Ids ids;
-      const double seconds = SecondsOf([&] { ids = Encode(tokenizer, text); });
-      EXPECT_LT(seconds, 10) << c;  // a quarter of a second, but for sanitizers and busy machines
-      EXPECT_EQ(tokenizer.Decode(ids), text);
+      EXPECT_EQ(tokenizer.Decode(Encode(tokenizer, text)), text);
     }
   }
 }
 
-TEST(TokenizerHostileTest, MegabyteOfMarksIsNormalizedInNearLinearTime) {
+TEST_F(TokenizerHostileTest, MegabyteOfMarksIsNormalizedInNearLinearTime) {
   pb::Tokenizer proto = ByteLevel();
   proto.add_normalizer()->set_kind(pb::TextStep::NFC);
   const Tokenizer tokenizer = Make(std::move(proto));
   std::string text = "a";
   while (text.size() < (1 << 20))
     text += "\xCC\x81\xCC\xA3";  // above, below: in the wrong order throughout
-  EXPECT_LT(SecondsOf([&] { Encode(tokenizer, text); }), 20);
+  Encode(tokenizer, text);
 }
 
-TEST(TokenizerHostileTest, IdOutOfRangeIsRefused) {
+TEST_F(TokenizerHostileTest, IdOutOfRangeIsRefused) {
   for (const uint32_t id : {260u, 0x7fffffffu, 0x80000000u, 0xffffffffu}) {
     pb::Tokenizer proto = ByteLevel();
     proto.set_bos_id(id);
@@ -308,7 +300,7 @@ TEST(TokenizerHostileTest, IdOutOfRangeIsRefused) {
   }
 }
 
-TEST(TokenizerHostileTest, DuplicatePieceIsRefused) {
+TEST_F(TokenizerHostileTest, DuplicatePieceIsRefused) {
   pb::Tokenizer proto = ByteLevel();
   AddPiece("aaaa", pb::NORMAL, &proto);
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "pieces 257 and 260 are both \"aaaa\"");
@@ -320,7 +312,7 @@ TEST(TokenizerHostileTest, DuplicatePieceIsRefused) {
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "two added tokens are \"<|end|>\"");
 }
 
-TEST(TokenizerHostileTest, PiecesThatDoNotAddUpAreRefused) {
+TEST_F(TokenizerHostileTest, PiecesThatDoNotAddUpAreRefused) {
   pb::Tokenizer proto;
   proto.set_model(pb::Tokenizer::BPE_BY_MERGES);
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "no pieces");
@@ -354,7 +346,7 @@ TEST(TokenizerHostileTest, PiecesThatDoNotAddUpAreRefused) {
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "<0x4g>");
 }
 
-TEST(TokenizerHostileTest, LimitsHold) {
+TEST_F(TokenizerHostileTest, LimitsHold) {
   pb::Tokenizer proto = ByteLevel();
   AddPiece(std::string(1024, 'x'), pb::NORMAL, &proto);
   EXPECT_TRUE(Tokenizer::Create(proto).ok());
@@ -369,7 +361,7 @@ TEST(TokenizerHostileTest, LimitsHold) {
   ExpectRefused(proto, absl::StatusCode::kResourceExhausted, "2097153 pieces");
 }
 
-TEST(TokenizerHostileTest, TextThatGrowsWithoutMeasureIsRefused) {
+TEST_F(TokenizerHostileTest, TextThatGrowsWithoutMeasureIsRefused) {
   pb::Tokenizer proto = ByteLevel();
   for (int i = 0; i < 20; ++i) {
     pb::TextStep* step = proto.add_normalizer();
@@ -400,7 +392,7 @@ std::vector<uint32_t> TrieOfA(uint32_t value) {
   return units;
 }
 
-TEST(TokenizerHostileTest, CharsmapOutOfRangeIsRefused) {
+TEST_F(TokenizerHostileTest, CharsmapOutOfRangeIsRefused) {
   const auto with = [](const std::string& map) {
     pb::Tokenizer proto = Sentencepiece(pb::Tokenizer::BPE_BY_SCORE);
     proto.mutable_sentencepiece()->set_precompiled_charsmap(map);
@@ -432,7 +424,7 @@ TEST(TokenizerHostileTest, CharsmapOutOfRangeIsRefused) {
   Encode(Make(with(Charsmap(units, kB))), std::string(1000, 'A'));
 }
 
-TEST(TokenizerHostileTest, RandomCharsmapsAreRefusedOrHarmless) {
+TEST_F(TokenizerHostileTest, RandomCharsmapsAreRefusedOrHarmless) {
   std::mt19937 random(7);
   int accepted = 0;
   for (int round = 0; round < 3000; ++round) {
@@ -453,7 +445,7 @@ TEST(TokenizerHostileTest, RandomCharsmapsAreRefusedOrHarmless) {
   EXPECT_GT(accepted, 100);
 }
 
-TEST(TokenizerHostileTest, MergeOfUnknownPieceIsRefused) {
+TEST_F(TokenizerHostileTest, MergeOfUnknownPieceIsRefused) {
   pb::Tokenizer proto = ByteLevel();
   AddMerge(257, 9999, 2, 257, &proto);
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "merge 2 is of pieces 257 and 9999");
@@ -462,7 +454,7 @@ TEST(TokenizerHostileTest, MergeOfUnknownPieceIsRefused) {
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "2147483648");
 }
 
-TEST(TokenizerHostileTest, MergesOutOfOrderOrUnevenAreRefused) {
+TEST_F(TokenizerHostileTest, MergesOutOfOrderOrUnevenAreRefused) {
   pb::Tokenizer proto = ByteLevel();
   AddMerge('a', 'a', 2, 256, &proto);
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "merge 2 is not in ascending order");
@@ -477,7 +469,7 @@ TEST(TokenizerHostileTest, MergesOutOfOrderOrUnevenAreRefused) {
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "length differs");
 }
 
-TEST(TokenizerHostileTest, InvalidUtf8NulAndEmptyPromptHaveADefinedResult) {
+TEST_F(TokenizerHostileTest, InvalidUtf8NulAndEmptyPromptHaveADefinedResult) {
   for (const pb::Tokenizer& proto : {ByteLevel(), Sentencepiece(pb::Tokenizer::BPE_BY_SCORE),
                                      Sentencepiece(pb::Tokenizer::UNIGRAM)}) {
     const Tokenizer tokenizer = Make(proto);
@@ -503,7 +495,7 @@ TEST(TokenizerHostileTest, InvalidUtf8NulAndEmptyPromptHaveADefinedResult) {
   EXPECT_EQ(Encode(Make(Sentencepiece(pb::Tokenizer::UNIGRAM)), "", /*add_special=*/true), Ids{1});
 }
 
-TEST(TokenizerHostileTest, ChatTemplateIsInertText) {
+TEST_F(TokenizerHostileTest, ChatTemplateIsInertText) {
   pb::Tokenizer proto = ByteLevel();
   proto.set_chat_template("{{ raise_exception('never run') }}{% while");
   const Tokenizer tokenizer = Make(std::move(proto));
@@ -511,7 +503,7 @@ TEST(TokenizerHostileTest, ChatTemplateIsInertText) {
   EXPECT_EQ(tokenizer.chat_template(), "{{ raise_exception('never run') }}{% while");
 }
 
-TEST(TokenizerHostileTest, DamagedSectionsNeverCrash) {
+TEST_F(TokenizerHostileTest, DamagedSectionsNeverCrash) {
   const std::string good[] = {ByteLevel().SerializeAsString(),
                               Sentencepiece(pb::Tokenizer::BPE_BY_SCORE).SerializeAsString(),
                               Sentencepiece(pb::Tokenizer::UNIGRAM).SerializeAsString()};

@@ -14,10 +14,10 @@ class Quire:
     def __init__(self):
         self.path = os.environ.get("QUIRE", str(ROOT / "bazel-bin" / "quire"))
 
-    def run(self, *args, input=None, env=None):
+    def run(self, *args, input=None, env=None, **kwargs):
         """The finished process, whatever its exit code."""
         return subprocess.run([self.path, *map(str, args)], input=input, capture_output=True, timeout=300,
-                              env={**os.environ, **(env or {})})
+                              env={**os.environ, **(env or {})}, **kwargs)
 
     def __call__(self, *args, input=None, env=None):
         """stdout of a run that must succeed."""

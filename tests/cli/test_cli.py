@@ -24,8 +24,13 @@ def model(quire, tmp_path_factory):
     return path
 
 
+def cap():
+    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))  # seconds
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+
+
 def fails(quire, *args, code=1, words=(), left=None):
-    done = quire.run(*args)
+    done = quire.run(*args, preexec_fn=cap)
     text = done.stderr.decode()
     assert done.returncode == code, text
     if code == 1:

@@ -17,6 +17,7 @@
 #include "convert/tokenizer_import.h"
 #include "convert/torch_listing.h"
 #include "convert/zip_reader.h"
+#include "format/capped_test.h"
 #include "format/file.h"
 #include "format/header.h"
 #include "format/manifest_check.h"
@@ -67,14 +68,19 @@ absl::Status Zipped(const std::string& archive) {
   return ZipReader::Open(*std::move(file)).status();
 }
 
-TEST(Limits, PickleBytes) {
+class Limits : public CappedTest {
+ protected:
+  Limits() { Allow(30, 768); }  // what lies at a limit is large: up to 128 MiB
+};
+
+TEST_F(Limits, PickleBytes) {
   ExpectLimit(
       kMaxPickleBytes,
       [](int64_t n) { return Pickled("N." + std::string(static_cast<size_t>(n - 2), '.')); },
       "bytes of pickle");
 }
 
-TEST(Limits, PickleValues) {
+TEST_F(Limits, PickleValues) {
   // Each pair of bytes makes a list and drops it; the last value is None.
   ExpectLimit(
       kMaxPickleNodes,
@@ -86,7 +92,7 @@ TEST(Limits, PickleValues) {
       "4194304 values");
 }
 
-TEST(Limits, PickleStack) {
+TEST_F(Limits, PickleStack) {
   ExpectLimit(
       kMaxPickleStack,
       [](int64_t n) { return Pickled(std::string(static_cast<size_t>(n), 'N') + "."); },
@@ -97,7 +103,7 @@ TEST(Limits, PickleStack) {
       "marks, the limit");
 }
 
-TEST(Limits, PickleNesting) {
+TEST_F(Limits, PickleNesting) {
   ExpectLimit(
       kMaxPickleDepth,
       [](int64_t n) {
@@ -107,7 +113,7 @@ TEST(Limits, PickleNesting) {
       "nested deeper");
 }
 
-TEST(Limits, PickleIntegersAndMemo) {
+TEST_F(Limits, PickleIntegersAndMemo) {
   ExpectLimit(
       kMaxPickleLongBytes,
       [](int64_t n) {
@@ -121,14 +127,14 @@ TEST(Limits, PickleIntegersAndMemo) {
       "memo index");
 }
 
-TEST(Limits, PickleGlobalNames) {
+TEST_F(Limits, PickleGlobalNames) {
   ExpectLimit(
       kMaxPickleGlobalBytes,
       [](int64_t n) { return Pickled("cm\n" + std::string(static_cast<size_t>(n), 'a') + "\n."); },
       "is longer than 512 bytes", StatusCode::kInvalidArgument);
 }
 
-TEST(Limits, ZipNamesRecordsAndDirectory) {
+TEST_F(Limits, ZipNamesRecordsAndDirectory) {
   ExpectLimit(
       kMaxZipNameBytes,
       [](int64_t n) {
@@ -163,7 +169,7 @@ TEST(Limits, ZipNamesRecordsAndDirectory) {
       "limit is 33554432");
 }
 
-TEST(Limits, DeflateRatio) {
+TEST_F(Limits, DeflateRatio) {
   // What is said of a deflated record of 100 bytes; the second is impossible.
   ExpectLimit(
       100 * kMaxDeflateRatio,
@@ -179,7 +185,7 @@ TEST(Limits, DeflateRatio) {
       "1032");
 }
 
-TEST(Limits, TorchRankAndNames) {
+TEST_F(Limits, TorchRankAndNames) {
   ExpectLimit(
       kMaxTensorRank,
       [](int64_t n) {
@@ -200,7 +206,7 @@ TEST(Limits, TorchRankAndNames) {
       "longer than 1024", StatusCode::kInvalidArgument);
 }
 
-TEST(Limits, TorchRepeatedBytes) {
+TEST_F(Limits, TorchRepeatedBytes) {
   // One float, expanded.
   ExpectLimit(
       kMaxRepeatedBytes / 4 + 1,
@@ -213,7 +219,7 @@ TEST(Limits, TorchRepeatedBytes) {
 }
 
 // One tensor under many names; the names fill the listing before their number is too large.
-TEST(Limits, TorchListing) {
+TEST_F(Limits, TorchListing) {
   const auto listed = [](int names, size_t name_bytes) {
     Pickler pickle;
     pickle.Proto(2).Dict().Mark();
@@ -232,7 +238,7 @@ TEST(Limits, TorchListing) {
   EXPECT_TRUE(absl::StrContains(past.message(), "33554432")) << past;
 }
 
-TEST(Limits, TarMembers) {
+TEST_F(Limits, TarMembers) {
   ExpectLimit(
       64,
       [](int64_t n) {
@@ -259,7 +265,7 @@ TEST(Limits, TarMembers) {
       "64 tar members");
 }
 
-TEST(Limits, SafetensorsHeader) {
+TEST_F(Limits, SafetensorsHeader) {
   ExpectLimit(
       100'000'000,
       [](int64_t n) {
@@ -270,7 +276,7 @@ TEST(Limits, SafetensorsHeader) {
       "the limit is 100000000");
 }
 
-TEST(Limits, GgufHeader) {
+TEST_F(Limits, GgufHeader) {
   // Two keys; the value of the first is an array that ends where the second begins.
   ExpectLimit(
       int64_t{512} << 20,
@@ -283,7 +289,7 @@ TEST(Limits, GgufHeader) {
       "536870912");
 }
 
-TEST(Limits, GgufCounts) {
+TEST_F(Limits, GgufCounts) {
   const auto counts = [](uint64_t tensors, uint64_t keys) {
     return OpenGguf(SparseFile("limit.gguf", "GGUF" + Le(3, 4) + Le(tensors, 8) + Le(keys, 8),
                                int64_t{1} << 30))
@@ -293,7 +299,7 @@ TEST(Limits, GgufCounts) {
   ExpectLimit(1 << 16, [&](int64_t n) { return counts(0, static_cast<uint64_t>(n)); }, "65536");
 }
 
-TEST(Limits, GgufStrings) {
+TEST_F(Limits, GgufStrings) {
   const auto value = [](const std::string& type_and_value) {
     return OpenGguf(
                SparseFile("limit.gguf",
@@ -310,7 +316,7 @@ TEST(Limits, GgufStrings) {
       "4194304");
 }
 
-TEST(Limits, ConfigBytesAndLayers) {
+TEST_F(Limits, ConfigBytesAndLayers) {
   ExpectLimit(
       4 << 20,
       [](int64_t n) {
@@ -346,7 +352,7 @@ TEST(Limits, ConfigBytesAndLayers) {
       "4096", StatusCode::kInvalidArgument);
 }
 
-TEST(Limits, ShardsAndIndex) {
+TEST_F(Limits, ShardsAndIndex) {
   const std::string folder = TestPath("shards");
   (void)mkdir(folder.c_str(), 0700);
   const std::string index = folder + "/model.safetensors.index.json";
@@ -370,7 +376,7 @@ TEST(Limits, ShardsAndIndex) {
       "at most 4096");
 }
 
-TEST(Limits, TokenizerFiles) {
+TEST_F(Limits, TokenizerFiles) {
   ExpectLimit(
       int64_t{256} << 20,
       [](int64_t n) { return ImportTokenizerFile(SparseFile("tokenizer.model", "", n)).status(); },
@@ -390,7 +396,7 @@ pb::Tokenizer Pieces(int n, size_t bytes) {
   return proto;
 }
 
-TEST(Limits, TokenizerPiecesAndPatterns) {
+TEST_F(Limits, TokenizerPiecesAndPatterns) {
   ExpectLimit(
       1024, [](int64_t n) { return Tokenizer::Create(Pieces(1, static_cast<size_t>(n))).status(); },
       "the limit is 1024");
@@ -417,7 +423,7 @@ TEST(Limits, TokenizerPiecesAndPatterns) {
       "the limit is 32");
 }
 
-TEST(Limits, ManifestAndTokenizerOfAFile) {
+TEST_F(Limits, ManifestAndTokenizerOfAFile) {
   const auto file = [](int64_t manifest_bytes) {
     const int64_t size = int64_t{128} << 20;
     Header header;
@@ -437,7 +443,7 @@ TEST(Limits, ManifestAndTokenizerOfAFile) {
       "the limit is 67108864");
 }
 
-TEST(Limits, TensorsOfAFile) {
+TEST_F(Limits, TensorsOfAFile) {
   const auto check = [](const std::function<void(pb::Manifest*)>& change) {
     pb::Manifest manifest = TestManifest();
     change(&manifest);
@@ -491,7 +497,7 @@ absl::Status Rendered(const std::string& source) {
   return chat->Render({{"user", "x"}}, {"", "", true}).status();
 }
 
-TEST(Limits, ChatTemplates) {
+TEST_F(Limits, ChatTemplates) {
   ExpectLimit(
       256 << 10, [](int64_t n) { return Rendered(std::string(static_cast<size_t>(n), 'x')); },
       "the limit is 262144");
@@ -513,7 +519,7 @@ TEST(Limits, ChatTemplates) {
   EXPECT_EQ(nested(101).code(), StatusCode::kResourceExhausted);
 }
 
-TEST(Limits, StreamsOfText) {
+TEST_F(Limits, StreamsOfText) {
   // The prompt's limit is 64 MiB, by this function.
   ExpectLimit(
       int64_t{64} << 20,
