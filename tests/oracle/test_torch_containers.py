@@ -6,6 +6,7 @@ import json
 import os
 import random
 import struct
+import subprocess
 import tarfile
 import pathlib
 import pickle
@@ -311,6 +312,50 @@ def test_without_checksums(quire, tmp_path, aligned):
         torch.serialization.set_crc32_options(True)
         torch.utils.serialization.config.save.storage_alignment = 64
     check(quire, tmp_path / "x.pt", torch.load(tmp_path / "x.pt"), "torch-zip")
+
+
+def inspect_usage(quire, path):
+    """Its output; seconds of processor time and bytes of peak memory, the less of three runs."""
+    runs = []
+    for _ in range(3):
+        with subprocess.Popen([quire.path, "inspect", path, "--json"], stdout=subprocess.PIPE) as process:
+            listed = json.loads(process.stdout.read())
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        runs.append((used.ru_utime + used.ru_stime, used.ru_maxrss << 10))
+    return listed, *map(min, zip(*runs))
+
+
+def test_the_containers_of_13_gigabytes_cost_little(quire, tmp_path):
+    """LLaMA-7B's tensors in four shards, as torch.save writes them; storages are left as holes."""
+    hidden, ffn, vocab = 4096, 11008, 32000
+    shapes = {"model.embed_tokens.weight": (vocab, hidden), "lm_head.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
+    for i in range(32):
+        layer = {"input_layernorm": (hidden,), "post_attention_layernorm": (hidden,), "mlp.gate_proj": (ffn, hidden),
+                 "mlp.up_proj": (ffn, hidden), "mlp.down_proj": (hidden, ffn),
+                 **{f"self_attn.{p}_proj": (hidden, hidden) for p in "qkvo"}}  # fmt: skip
+        shapes.update({f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()})
+    large, small = tmp_path / "large", tmp_path / "small"
+    for folder in (large, small):
+        folder.mkdir()
+        names, shards = sorted(shapes), {}
+        for shard in range(4):
+            mine = names[shard::4] if folder == large else names[shard : shard + 1]
+            shards.update({name: f"pytorch_model-{shard}.bin" for name in mine})
+            with torch.serialization.skip_data():
+                # Memory that is never touched.
+                torch.save({n: torch.empty(shapes[n] if folder == large else (1,), dtype=torch.bfloat16) for n in mine},
+                           folder / f"pytorch_model-{shard}.bin")  # fmt: skip
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": shards}))
+    assert sum(f.stat().st_size for f in large.iterdir()) > 13.4e9
+    _, _, base = inspect_usage(quire, small)
+    listed, seconds, peak = inspect_usage(quire, large)
+    metadata = sum(len(z.read(f"{f.stem}/data.pkl")) for f in large.glob("*.bin") for z in [zipfile.ZipFile(f)])
+    assert {t["name"]: tuple(t["shape"]) for t in listed["tensors"]} == shapes
+    print(f"\n{1e3 * seconds:.0f} ms, {(peak - base) / 1e6:.1f} MB more than a small one, of {metadata} bytes of metadata")
+    assert seconds < 0.1
+    assert peak - base < metadata + (4 << 20)
 
 
 def test_every_name_that_torch_allows(quire, tmp_path):
