@@ -13,7 +13,6 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "convert/fake_source.h"
-#include "format/capped_test.h"
 #include "gtest/gtest.h"
 
 namespace quire {
@@ -84,7 +83,7 @@ void AddGgufMetadata(FakeSource& source, const std::string& architecture) {
 }
 
 // A folder of this test's own, with a file in it or not.
-class Architecture : public CappedTest {
+class Architecture : public testing::Test {
  protected:
   Architecture() {
     folder_ = absl::StrCat(testing::TempDir(), "/arch_",

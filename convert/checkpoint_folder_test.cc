@@ -11,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "convert/shard_merge.h"
 #include "convert/tensor_source.h"
-#include "format/capped_test.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -60,7 +59,7 @@ std::vector<float> ReadAll(const TensorSource& source, int index, int64_t begin,
   return values;
 }
 
-class FolderTest : public CappedTest {
+class FolderTest : public testing::Test {
  protected:
   FolderTest() {
     char pattern[4096];

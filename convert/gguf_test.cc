@@ -11,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "convert/gguf_header.h"
 #include "convert/tensor_source.h"
-#include "format/capped_test.h"
 #include "gtest/gtest.h"
 
 namespace quire {
@@ -83,7 +82,7 @@ Gguf Valid() {
   return gguf;
 }
 
-class GgufTest : public CappedTest {
+class GgufTest : public testing::Test {
  protected:
   std::string Write(const std::string& bytes) {
     const std::string path =

@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "convert/fake_source.h"
-#include "format/capped_test.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -345,9 +344,7 @@ FakeSource GgufSource(const char* architecture) {
   return source;
 }
 
-class GgufMetadata : public CappedTest {};
-
-TEST_F(GgufMetadata, LlamaAndQwen2) {
+TEST(GgufMetadata, LlamaAndQwen2) {
   FakeSource llama = GgufSource("llama");
   llama.AddMetadata("llama.rope.freq_base", "100000.0");
   llama.AddMetadata("tokenizer.ggml.tokens", R"({"type":"string","length":512})");
@@ -367,7 +364,7 @@ TEST_F(GgufMetadata, LlamaAndQwen2) {
   EXPECT_EQ(qwen2->biases, Biases::kRequired);
 }
 
-TEST_F(GgufMetadata, LinearScaling) {
+TEST(GgufMetadata, LinearScaling) {
   FakeSource source = GgufSource("llama");
   source.AddMetadata("llama.rope.scaling.type", "\"linear\"");
   source.AddMetadata("llama.rope.scaling.factor", "2.0");
@@ -377,7 +374,7 @@ TEST_F(GgufMetadata, LinearScaling) {
   EXPECT_EQ(ParseGgufMetadata(old)->config.rope_scaling().factor(), 4.0);
 }
 
-TEST_F(GgufMetadata, RefusesByName) {
+TEST(GgufMetadata, RefusesByName) {
   const std::pair<const char*, const char*> settings[] = {
       {"llama.expert_count", "8"},           {"llama.rope.scaling.type", "\"yarn\""},
       {"llama.attention.value_length", "4"}, {"llama.attention.causal", "false"},
@@ -395,7 +392,7 @@ TEST_F(GgufMetadata, RefusesByName) {
                 "general.architecture");
 }
 
-TEST_F(GgufMetadata, Case78ZeroHeadsAndAnotherVocabulary) {
+TEST(GgufMetadata, Case78ZeroHeadsAndAnotherVocabulary) {
   FakeSource heads("gguf");
   heads.AddMetadata("general.architecture", "\"llama\"");
   const FakeSource llama = GgufSource("llama");

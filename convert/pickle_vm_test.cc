@@ -7,6 +7,7 @@
 
 #include "convert/testing/checkpoint_builder.h"
 #include "convert/testing/refusal.h"
+#include "format/test_caps.h"
 
 namespace quire {
 namespace {
@@ -302,6 +303,7 @@ TEST(Pickle, Case31_HugeInteger) {
 }
 
 TEST(Pickle, Case32_AMillionNestedLists) {
+  AllowThisTest(2, 128);
   const int n = 1000000;
   Refused(std::string(n, ']') + std::string(n - 1, 'a') + ".", StatusCode::kResourceExhausted,
           {"nested deeper than 100"});
@@ -321,6 +323,7 @@ TEST(Pickle, Case32_AMillionNestedLists) {
 }
 
 TEST(Pickle, Case32_ManyValues) {
+  AllowThisTest(2, 320);
   // Each pair of bytes makes a list; the limit is met before the end of memory.
   std::string bytes;
   for (int i = 0; i < 3000000; ++i) bytes += "]0";
@@ -423,6 +426,7 @@ TEST(Pickle, Case39_NoStop) {
 }
 
 TEST(Pickle, ALargePickleIsOverTheLimit) {
+  AllowThisTest(2, 128);
   auto parse = [](const std::string& place) {
     return ParsePickle(std::string(kMaxPickleBytes + 1, 'N'), place);
   };

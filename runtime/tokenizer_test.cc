@@ -9,7 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "format/capped_test.h"
+#include "format/test_caps.h"
 #include "gtest/gtest.h"
 
 namespace quire {
@@ -211,12 +211,7 @@ TEST(StreamDecoderTest, PartsAreUtf8AndAddUpWhateverTheIds) {
 
 // The cases of hostile tokenizers and prompts.
 
-class TokenizerHostileTest : public CappedTest {
- protected:
-  TokenizerHostileTest() { Allow(5, 192); }  // texts of a megabyte, hundreds of tokenizers
-};
-
-TEST_F(TokenizerHostileTest, PathologicalPatternTakesBoundedTime) {
+TEST(TokenizerHostileTest, PathologicalPatternTakesBoundedTime) {
   for (const char* pattern :
        {"(a+)+$", "(a|aa)+$", "(a*)*b", "(?:a?){30}a{30}", "(.*?,){20}x", "((((a*)*)*)*)*c"}) {
     pb::Tokenizer proto = ByteLevel();
@@ -230,7 +225,7 @@ TEST_F(TokenizerHostileTest, PathologicalPatternTakesBoundedTime) {
   }
 }
 
-TEST_F(TokenizerHostileTest, PatternThatBacktracksWithoutEndIsRefused) {
+TEST(TokenizerHostileTest, PatternThatBacktracksWithoutEndIsRefused) {
   pb::Tokenizer proto = ByteLevel();
   AddSplit("(a+)+$", &proto);
   const absl::Status status = Make(std::move(proto)).Encode(std::string(64, 'a') + "b").status();
@@ -238,7 +233,7 @@ TEST_F(TokenizerHostileTest, PatternThatBacktracksWithoutEndIsRefused) {
   EXPECT_TRUE(absl::StrContains(status.message(), "(a+)+$")) << status;
 }
 
-TEST_F(TokenizerHostileTest, PatternsShareOneBudgetOverAllPartsOfAText) {
+TEST(TokenizerHostileTest, PatternsShareOneBudgetOverAllPartsOfAText) {
   pb::Tokenizer proto = ByteLevel();
   AddSplit("\n", &proto);
   AddSplit("(a+)+$", &proto);
@@ -252,7 +247,7 @@ TEST_F(TokenizerHostileTest, PatternsShareOneBudgetOverAllPartsOfAText) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
 }
 
-TEST_F(TokenizerHostileTest, PatternThatDoesNotCompileIsRefused) {
+TEST(TokenizerHostileTest, PatternThatDoesNotCompileIsRefused) {
   for (const std::string& pattern :
        std::vector<std::string>{"(", "[a", "a{2,1}", "(?<n", "\\C", std::string(20000, 'a')}) {
     pb::Tokenizer proto = ByteLevel();
@@ -261,8 +256,8 @@ TEST_F(TokenizerHostileTest, PatternThatDoesNotCompileIsRefused) {
   }
 }
 
-TEST_F(TokenizerHostileTest, MegabyteOfOneLetterTakesNearLinearTime) {
-  Allow(15, 512);  // nine times a megabyte: one second and 60 MiB, but for sanitizers
+TEST(TokenizerHostileTest, MegabyteOfOneLetterTakesNearLinearTime) {
+  AllowThisTest(4, 128);  // nine of them
   for (const pb::Tokenizer& proto : {ByteLevel(), Sentencepiece(pb::Tokenizer::BPE_BY_SCORE),
                                      Sentencepiece(pb::Tokenizer::UNIGRAM)}) {
     const Tokenizer tokenizer = Make(proto);
@@ -273,7 +268,7 @@ TEST_F(TokenizerHostileTest, MegabyteOfOneLetterTakesNearLinearTime) {
   }
 }
 
-TEST_F(TokenizerHostileTest, MegabyteOfMarksIsNormalizedInNearLinearTime) {
+TEST(TokenizerHostileTest, MegabyteOfMarksIsNormalizedInNearLinearTime) {
   pb::Tokenizer proto = ByteLevel();
   proto.add_normalizer()->set_kind(pb::TextStep::NFC);
   const Tokenizer tokenizer = Make(std::move(proto));
@@ -283,7 +278,7 @@ TEST_F(TokenizerHostileTest, MegabyteOfMarksIsNormalizedInNearLinearTime) {
   Encode(tokenizer, text);
 }
 
-TEST_F(TokenizerHostileTest, IdOutOfRangeIsRefused) {
+TEST(TokenizerHostileTest, IdOutOfRangeIsRefused) {
   for (const uint32_t id : {260u, 0x7fffffffu, 0x80000000u, 0xffffffffu}) {
     pb::Tokenizer proto = ByteLevel();
     proto.set_bos_id(id);
@@ -300,7 +295,7 @@ TEST_F(TokenizerHostileTest, IdOutOfRangeIsRefused) {
   }
 }
 
-TEST_F(TokenizerHostileTest, DuplicatePieceIsRefused) {
+TEST(TokenizerHostileTest, DuplicatePieceIsRefused) {
   pb::Tokenizer proto = ByteLevel();
   AddPiece("aaaa", pb::NORMAL, &proto);
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "pieces 257 and 260 are both \"aaaa\"");
@@ -312,7 +307,7 @@ TEST_F(TokenizerHostileTest, DuplicatePieceIsRefused) {
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "two added tokens are \"<|end|>\"");
 }
 
-TEST_F(TokenizerHostileTest, PiecesThatDoNotAddUpAreRefused) {
+TEST(TokenizerHostileTest, PiecesThatDoNotAddUpAreRefused) {
   pb::Tokenizer proto;
   proto.set_model(pb::Tokenizer::BPE_BY_MERGES);
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "no pieces");
@@ -346,7 +341,7 @@ TEST_F(TokenizerHostileTest, PiecesThatDoNotAddUpAreRefused) {
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "<0x4g>");
 }
 
-TEST_F(TokenizerHostileTest, LimitsHold) {
+TEST(TokenizerHostileTest, LimitsHold) {
   pb::Tokenizer proto = ByteLevel();
   AddPiece(std::string(1024, 'x'), pb::NORMAL, &proto);
   EXPECT_TRUE(Tokenizer::Create(proto).ok());
@@ -361,7 +356,7 @@ TEST_F(TokenizerHostileTest, LimitsHold) {
   ExpectRefused(proto, absl::StatusCode::kResourceExhausted, "2097153 pieces");
 }
 
-TEST_F(TokenizerHostileTest, TextThatGrowsWithoutMeasureIsRefused) {
+TEST(TokenizerHostileTest, TextThatGrowsWithoutMeasureIsRefused) {
   pb::Tokenizer proto = ByteLevel();
   for (int i = 0; i < 20; ++i) {
     pb::TextStep* step = proto.add_normalizer();
@@ -392,7 +387,7 @@ std::vector<uint32_t> TrieOfA(uint32_t value) {
   return units;
 }
 
-TEST_F(TokenizerHostileTest, CharsmapOutOfRangeIsRefused) {
+TEST(TokenizerHostileTest, CharsmapOutOfRangeIsRefused) {
   const auto with = [](const std::string& map) {
     pb::Tokenizer proto = Sentencepiece(pb::Tokenizer::BPE_BY_SCORE);
     proto.mutable_sentencepiece()->set_precompiled_charsmap(map);
@@ -424,7 +419,7 @@ TEST_F(TokenizerHostileTest, CharsmapOutOfRangeIsRefused) {
   Encode(Make(with(Charsmap(units, kB))), std::string(1000, 'A'));
 }
 
-TEST_F(TokenizerHostileTest, RandomCharsmapsAreRefusedOrHarmless) {
+TEST(TokenizerHostileTest, RandomCharsmapsAreRefusedOrHarmless) {
   std::mt19937 random(7);
   int accepted = 0;
   for (int round = 0; round < 3000; ++round) {
@@ -445,7 +440,7 @@ TEST_F(TokenizerHostileTest, RandomCharsmapsAreRefusedOrHarmless) {
   EXPECT_GT(accepted, 100);
 }
 
-TEST_F(TokenizerHostileTest, MergeOfUnknownPieceIsRefused) {
+TEST(TokenizerHostileTest, MergeOfUnknownPieceIsRefused) {
   pb::Tokenizer proto = ByteLevel();
   AddMerge(257, 9999, 2, 257, &proto);
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "merge 2 is of pieces 257 and 9999");
@@ -454,7 +449,7 @@ TEST_F(TokenizerHostileTest, MergeOfUnknownPieceIsRefused) {
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "2147483648");
 }
 
-TEST_F(TokenizerHostileTest, MergesOutOfOrderOrUnevenAreRefused) {
+TEST(TokenizerHostileTest, MergesOutOfOrderOrUnevenAreRefused) {
   pb::Tokenizer proto = ByteLevel();
   AddMerge('a', 'a', 2, 256, &proto);
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "merge 2 is not in ascending order");
@@ -469,7 +464,7 @@ TEST_F(TokenizerHostileTest, MergesOutOfOrderOrUnevenAreRefused) {
   ExpectRefused(proto, absl::StatusCode::kInvalidArgument, "length differs");
 }
 
-TEST_F(TokenizerHostileTest, InvalidUtf8NulAndEmptyPromptHaveADefinedResult) {
+TEST(TokenizerHostileTest, InvalidUtf8NulAndEmptyPromptHaveADefinedResult) {
   for (const pb::Tokenizer& proto : {ByteLevel(), Sentencepiece(pb::Tokenizer::BPE_BY_SCORE),
                                      Sentencepiece(pb::Tokenizer::UNIGRAM)}) {
     const Tokenizer tokenizer = Make(proto);
@@ -495,7 +490,7 @@ TEST_F(TokenizerHostileTest, InvalidUtf8NulAndEmptyPromptHaveADefinedResult) {
   EXPECT_EQ(Encode(Make(Sentencepiece(pb::Tokenizer::UNIGRAM)), "", /*add_special=*/true), Ids{1});
 }
 
-TEST_F(TokenizerHostileTest, ChatTemplateIsInertText) {
+TEST(TokenizerHostileTest, ChatTemplateIsInertText) {
   pb::Tokenizer proto = ByteLevel();
   proto.set_chat_template("{{ raise_exception('never run') }}{% while");
   const Tokenizer tokenizer = Make(std::move(proto));
@@ -503,7 +498,7 @@ TEST_F(TokenizerHostileTest, ChatTemplateIsInertText) {
   EXPECT_EQ(tokenizer.chat_template(), "{{ raise_exception('never run') }}{% while");
 }
 
-TEST_F(TokenizerHostileTest, DamagedSectionsNeverCrash) {
+TEST(TokenizerHostileTest, DamagedSectionsNeverCrash) {
   const std::string good[] = {ByteLevel().SerializeAsString(),
                               Sentencepiece(pb::Tokenizer::BPE_BY_SCORE).SerializeAsString(),
                               Sentencepiece(pb::Tokenizer::UNIGRAM).SerializeAsString()};

@@ -17,11 +17,11 @@
 #include "convert/tokenizer_import.h"
 #include "convert/torch_listing.h"
 #include "convert/zip_reader.h"
-#include "format/capped_test.h"
 #include "format/file.h"
 #include "format/header.h"
 #include "format/manifest_check.h"
 #include "format/model_file.h"
+#include "format/test_caps.h"
 #include "format/test_model.h"
 #include "format/writer.h"
 #include "runtime/chat_template.h"
@@ -68,9 +68,9 @@ absl::Status Zipped(const std::string& archive) {
   return ZipReader::Open(*std::move(file)).status();
 }
 
-class Limits : public CappedTest {
+class Limits : public testing::Test {
  protected:
-  Limits() { Allow(30, 768); }  // what lies at a limit is large: up to 128 MiB
+  Limits() { AllowThisTest(4, 320); }  // what lies at a limit is large: up to 128 MiB
 };
 
 TEST_F(Limits, PickleBytes) {
