@@ -108,7 +108,8 @@ absl::Status WorkFile::CheckOwn(bool discard_other) const {
   Header found{};
   const ssize_t bytes = ReadAt(fd_, 0, &found, sizeof found);
   if (bytes < 0) return ErrnoStatus(errno, absl::StrCat(path_, ": reading unfinished work"));
-  if (bytes == 0) return absl::OkStatus();
+  const Header nothing{};  // what there is before the header is written
+  if (std::memcmp(&found, &nothing, sizeof found) == 0) return absl::OkStatus();
   if (bytes < static_cast<ssize_t>(sizeof kWorkMagic) ||
       std::memcmp(found.magic, kWorkMagic, sizeof kWorkMagic) != 0) {
     return absl::FailedPreconditionError(absl::StrCat(

@@ -146,6 +146,14 @@ TEST_F(WorkFileTest, AFileOfAnythingElseIsLeftAlone) {
   }
 }
 
+// What a process leaves that is killed before it writes the header.
+TEST_F(WorkFileTest, AFileWithoutAHeaderIsBegunAnew) {
+  for (const size_t bytes : {0, 64, 100000}) {
+    std::ofstream(path_, std::ios::binary) << std::string(bytes, '\0');
+    EXPECT_EQ(LayersDone(kShape), 0) << bytes;
+  }
+}
+
 TEST_F(WorkFileTest, OneProcessAtATime) {
   auto work = *WorkFile::Open(path_, kShape);
   const absl::Status status = WorkFile::Open(path_, kShape).status();

@@ -3,7 +3,7 @@
 //   QUIRE_FAULT=pread:7:EIO     the 7th pread fails with EIO
 //   QUIRE_FAULT=malloc:7+:ENOMEM  the 7th allocation and all that follow
 //   QUIRE_FAULT=pwrite:3:short  the 3rd pwrite writes only a part of its bytes
-//   QUIRE_FAULT=any:9:SIGTERM   a signal comes before the 9th call of any of them but malloc
+//   QUIRE_FAULT=any:9:SIGTERM   a signal (or SIGKILL) comes before the 9th call of any but malloc
 //   QUIRE_FAULT_COUNT=FILE      an existing file of 8 bytes or more that holds the number of calls
 //                               so far, also when the process is killed
 //   QUIRE_FAULT_NO_TMPFILE=1    the file system has no unnamed temporary files
@@ -63,6 +63,7 @@ __attribute__((constructor(101))) static void Start(void) {
     if (strcmp(effect, kErrors[i].name) == 0) error = kErrors[i].number;
   }
   if (strcmp(effect, "SIGTERM") == 0) end = SIGTERM;
+  if (strcmp(effect, "SIGKILL") == 0) end = SIGKILL;
   if (!part && error == 0 && end == 0) _exit(99);
 }
 

@@ -1,7 +1,8 @@
-"""kill -9 at random moments: the output is absent, or whole; nothing piles up beside it.
+"""kill -9 between any two system calls, and at random moments: the output is absent, or whole; nothing piles up beside it.
 
-20 moments each by default, QUIRE_ALL_FAULTS=1: 1,000 each.
+20 random moments each by default, QUIRE_ALL_FAULTS=1: 1,000 each.
 """
+import collections
 import os
 import random
 import shutil
@@ -34,44 +35,76 @@ WORKS = {
 }
 
 
+class Victim:
+    """A work in a folder of its own, where what is killed may leave something for the next."""
+
+    def __init__(self, quire, shim, tiny, folder, name):
+        self.out = folder / "out"
+        self.out.mkdir()
+        work, self.leftover, env = WORKS[name]
+        self.command = [quire.path, *work.format(tiny=tiny, out=self.out).split()]
+        self.env = {**os.environ, "LD_PRELOAD": str(shim), **env}
+        self.old = {} if "force" not in name else {"m": None, "m/config.json": b"old"} if "export" in name else {"m": b"old"}
+        start = time.monotonic()
+        self.finish()
+        self.seconds = time.monotonic() - start
+
+    def restore(self):
+        """What was there before; of the unfinished, what is left."""
+        m = self.out / "m"
+        shutil.rmtree(m) if m.is_dir() else m.unlink(missing_ok=True)
+        for path, content in self.old.items():
+            (self.out / path).mkdir() if content is None else (self.out / path).write_bytes(content)
+
+    def start(self, fault=None):
+        self.restore()
+        return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                env=self.env if fault is None else {**self.env, "QUIRE_FAULT": fault})
+
+    def finish(self):
+        """Undisturbed, whatever is left: nothing but the output."""
+        process = self.start()
+        _, complaint = process.communicate()
+        assert process.returncode == 0, complaint
+        self.want = getattr(self, "want", tree(self.out))
+        assert tree(self.out) == self.want
+
+    def outcome(self, process):
+        """In a word; what is left is the old or the new whole, and at most the one temporary name."""
+        _, complaint = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), complaint
+        left = tree(self.out)
+        found = {path: content for path, content in left.items() if path.split("/")[0] == "m"}
+        assert found in (self.old, self.want)
+        assert {path.split("/")[0] for path in left} <= {"m", self.leftover}, left.keys()
+        return "finished" if process.returncode == 0 else "whole" if found == self.want else "old" if found else "absent"
+
+
 @pytest.mark.parametrize("name", WORKS)
 def test_killed_at_any_moment(quire, shim, tiny, tmp_path, name, record_property):
-    out = tmp_path / "out"
-    out.mkdir()
-    work, leftover, env = WORKS[name]
-    command = [quire.path, *work.format(tiny=tiny, out=out).split()]
-    env = {**os.environ, "LD_PRELOAD": str(shim), **env}
-    old = {"m": None, "m/config.json": b"old"} if "export" in name else {"m": b"old"}
-
-    def start_with(what):
-        shutil.rmtree(out / "m") if (out / "m").is_dir() else (out / "m").unlink(missing_ok=True)
-        for path, content in what.items():
-            (out / path).mkdir() if content is None else (out / path).write_bytes(content)
-
-    start = time.monotonic()
-    subprocess.run(command, check=True, capture_output=True, env=env)
-    seconds = time.monotonic() - start
-    want = tree(out)
+    victim = Victim(quire, shim, tiny, tmp_path, name)
     choose = random.Random(1)
-    counts = {"absent": 0, "old": 0, "whole": 0, "finished": 0}
+    outcomes = collections.Counter()
     for _ in range(MOMENTS):
-        start_with(old if "force" in name else {})
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-        time.sleep(choose.uniform(0, 1.2 * seconds))
+        process = victim.start()
+        time.sleep(choose.uniform(0, 1.2 * victim.seconds))
         process.kill()
-        status = process.wait()
-        assert status in (0, -signal.SIGKILL)
-        left = tree(out)
-        found = {path: content for path, content in left.items() if path.split("/")[0] == "m"}
-        assert found in ({}, want) or ("force" in name and found == old)
-        # At most the one temporary name, which the next attempt takes again.
-        assert {path.split("/")[0] for path in left} <= {"m", leftover}, left.keys()
-        counts["finished" if status == 0 else "absent" if not found else "old" if found == old else "whole"] += 1
-    record_property("moments", str(counts))
-    print(f"\n{name}: {counts}")
-    start_with({})
-    subprocess.run(command, check=True, capture_output=True, env=env)
-    assert tree(out) == want
+        outcomes[victim.outcome(process)] += 1
+    record_property("moments", str(outcomes))
+    print(f"\n{name}: {dict(outcomes)}")
+    victim.finish()
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_killed_between_any_two_calls(quire, shim, tiny, tmp_path, name):
+    """The next attempt gets along with what each leaves."""
+    victim = Victim(quire, shim, tiny, tmp_path, name)
+    outcomes = collections.Counter()
+    while outcomes["finished"] == 0:
+        outcomes[victim.outcome(victim.start(f"any:{outcomes.total() + 1}:SIGKILL"))] += 1
+        victim.finish()
+    print(f"\n{name}: {dict(outcomes)}")
+    assert outcomes.total() > 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
