@@ -116,6 +116,10 @@ absl::StatusOr<MappedFile> MappedFile::Map(const std::string& path) {
   if (!file.ok()) return file.status();
   if (file->size() == 0) return absl::DataLossError(absl::StrCat(path, ": the file is empty"));
   void* data = mmap(nullptr, file->size(), PROT_READ, MAP_SHARED, file->fd(), 0);
+  // Some file systems, such as FUSE with direct_io, have no shared mappings. Of pages that are only
+  // read a private one takes no copy either.
+  if (data == MAP_FAILED && errno == ENODEV)
+    data = mmap(nullptr, file->size(), PROT_READ, MAP_PRIVATE, file->fd(), 0);
   if (data == MAP_FAILED && errno == ENODEV) {
     return absl::FailedPreconditionError(
         absl::StrCat(path, ": its file system has no mapped files; copy it to one that has"));

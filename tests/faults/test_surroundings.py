@@ -127,9 +127,15 @@ def test_f5_a_page_that_cannot_be_read(quire, copy):
 
 
 def test_f7_a_file_system_without_mapped_files(quire, shim, tiny):
-    done = limited(quire, ["run", tiny / "q4.quire", "-p", "a"],
-                   env={**os.environ, "LD_PRELOAD": str(shim), "QUIRE_FAULT": "mmap:1:ENODEV"})
-    fails(done, "q4.quire", "no mapped files")
+    """Without shared mappings a private one does."""
+    args = ["run", tiny / "q4.quire", "-p", "a", "-n", "4"]
+    want = quire(*args)
+    for fault in ("mmap:1:ENODEV", "mmap:1+:ENODEV"):
+        done = limited(quire, args, env={**os.environ, "LD_PRELOAD": str(shim), "QUIRE_FAULT": fault})
+        if "+" in fault:
+            fails(done, "q4.quire", "no mapped files")
+        else:
+            assert done.returncode == 0 and done.stdout.decode() == want
 
 
 # Limits of the process.
