@@ -2,21 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <ctime>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "runtime/text/utf8.h"
 
 namespace quire::jinja {
 namespace {
 
 constexpr int64_t kMaxRange = 100000;
+constexpr int64_t kMaxParts = 1000000;
 
 // Python's str.isspace.
 bool IsSpace(char32_t c) {
@@ -53,14 +55,34 @@ std::string Title(absl::string_view text, bool every_word) {
   return out;
 }
 
-Json Split(const std::string& text, const std::string* separator, int64_t limit) {
+// In linear time, whatever they are.
+size_t Find(absl::string_view text, absl::string_view what) {
+  const void* found = memmem(text.data(), text.size(), what.data(), what.size());
+  return found == nullptr ? absl::string_view::npos : static_cast<const char*>(found) - text.data();
+}
+
+std::string Replace(absl::string_view text, absl::string_view from, absl::string_view to) {
+  std::string out;
+  for (size_t at; (at = Find(text, from)) != absl::string_view::npos;
+       text.remove_prefix(at + from.size())) {
+    absl::StrAppend(&out, text.substr(0, at), to);
+  }
+  absl::StrAppend(&out, text);
+  return out;
+}
+
+absl::StatusOr<Value> Split(const std::string& text, const std::string* separator, int64_t limit) {
   Json out = Json::array();
   absl::string_view rest = text;
+  const auto full = [&] { return static_cast<int64_t>(out.size()) > kMaxParts; };
+  const auto error = [] {
+    return absl::ResourceExhaustedError("split into more than 1000000 parts");
+  };
   if (separator == nullptr) {  // at runs of white space
     for (;;) {
-      const std::string stripped = Strip(rest, nullptr, true, false);
-      rest = rest.substr(rest.size() - stripped.size());
-      if (rest.empty()) return out;
+      rest = Strip(rest, nullptr, true, false);
+      if (rest.empty()) return MakeValue(std::move(out));
+      if (full()) return error();
       if (static_cast<int64_t>(out.size()) == limit) break;
       size_t end = 0;
       while (end < rest.size()) {
@@ -72,15 +94,16 @@ Json Split(const std::string& text, const std::string* separator, int64_t limit)
       rest.remove_prefix(end);
     }
     out.push_back(std::string(rest));
-    return out;
+    return MakeValue(std::move(out));
   }
   for (size_t at; static_cast<int64_t>(out.size()) != limit &&
-                  (at = rest.find(*separator)) != absl::string_view::npos;) {
+                  (at = Find(rest, *separator)) != absl::string_view::npos;) {
+    if (full()) return error();
     out.push_back(std::string(rest.substr(0, at)));
     rest.remove_prefix(at + separator->size());
   }
   out.push_back(std::string(rest));
-  return out;
+  return MakeValue(std::move(out));
 }
 
 // Items of a dictionary come in the order of their keys, not of insertion.
@@ -122,12 +145,23 @@ absl::StatusOr<std::string> Join(const Json& list, const std::string& separator)
 
 }  // namespace
 
-std::string Strip(absl::string_view text, const std::string* characters, bool left, bool right) {
+absl::string_view Strip(absl::string_view text, const std::string* characters, bool left,
+                        bool right) {
+  bool ascii[128] = {};
+  absl::flat_hash_set<absl::string_view> others;
+  for (absl::string_view rest = characters == nullptr ? "" : *characters; !rest.empty();) {
+    const absl::string_view c = rest.substr(0, NextChar(rest).length);
+    const auto code = static_cast<uint8_t>(c[0]);
+    code < 128 ? (void)(ascii[code] = true) : (void)others.insert(c);
+    rest.remove_prefix(c.size());
+  }
   const auto strips = [&](absl::string_view c) {
-    return characters == nullptr ? IsSpace(NextChar(c).code) : absl::StrContains(*characters, c);
+    const auto code = static_cast<uint8_t>(c[0]);
+    if (characters == nullptr) return IsSpace(code < 128 ? code : NextChar(c).code);
+    return code < 128 ? ascii[code] : others.contains(c);
   };
   while (left && !text.empty()) {
-    const size_t length = NextChar(text).length;
+    const size_t length = static_cast<uint8_t>(text[0]) < 128 ? 1 : NextChar(text).length;
     if (!strips(text.substr(0, length))) break;
     text.remove_prefix(length);
   }
@@ -137,7 +171,7 @@ std::string Strip(absl::string_view text, const std::string* characters, bool le
     if (!strips(text.substr(begin))) break;
     text = text.substr(0, begin);
   }
-  return std::string(text);
+  return text;
 }
 
 absl::StatusOr<std::string> Print(const Json& value) {
@@ -158,7 +192,8 @@ absl::StatusOr<Value> Operate(const std::string& op, const Json& a, const Json& 
                                                             : a.is_discarded() != b.is_discarded());
   if (op == "in") {
     if (b.is_string() && a.is_string())
-      return MakeValue(absl::StrContains(b.get<std::string>(), a.get<std::string>()));
+      return MakeValue(Find(b.get_ref<const std::string&>(), a.get_ref<const std::string&>()) !=
+                       absl::string_view::npos);
     if (b.is_array()) return MakeValue(std::find(b.begin(), b.end(), a) != b.end());
     if (b.is_object()) return MakeValue(a.is_string() && b.contains(a.get<std::string>()));
     return Unfit(op);
@@ -244,7 +279,8 @@ absl::StatusOr<Value> ApplyFilter(const std::string& name, const Value& value,
       name == "capitalize" || name == "replace") {
     absl::StatusOr<std::string> text = Print(v);
     if (!text.ok()) return text.status();
-    if (name == "trim") return MakeValue(Strip(*text, StringAt(arguments, 0), true, true));
+    if (name == "trim")
+      return MakeValue(std::string(Strip(*text, StringAt(arguments, 0), true, true)));
     if (name == "string") return MakeValue(*text);
     return CallMethod(name, MakeValue(*text), arguments);
   }
@@ -287,9 +323,9 @@ absl::StatusOr<Value> CallMethod(const std::string& name, const Value& value,
   if (value->is_string()) {
     const std::string& text = value->get_ref<const std::string&>();
     const std::string* first = StringAt(arguments, 0);
-    if (name == "strip") return MakeValue(Strip(text, first, true, true));
-    if (name == "lstrip") return MakeValue(Strip(text, first, true, false));
-    if (name == "rstrip") return MakeValue(Strip(text, first, false, true));
+    if (name == "strip") return MakeValue(std::string(Strip(text, first, true, true)));
+    if (name == "lstrip") return MakeValue(std::string(Strip(text, first, true, false)));
+    if (name == "rstrip") return MakeValue(std::string(Strip(text, first, false, true)));
     if (name == "upper") return MakeValue(absl::AsciiStrToUpper(text));
     if (name == "lower") return MakeValue(absl::AsciiStrToLower(text));
     if (name == "title") return MakeValue(Title(text, true));
@@ -302,11 +338,11 @@ absl::StatusOr<Value> CallMethod(const std::string& name, const Value& value,
       if (to.size() > first->size() && text.size() / first->size() * to.size() > (16 << 20)) {
         return absl::ResourceExhaustedError("a string of more than 16 MiB");
       }
-      return MakeValue(absl::StrReplaceAll(text, {{*first, to}}));
+      return MakeValue(Replace(text, *first, to));
     }
     if (name == "split" && (args.empty() || (first != nullptr && !first->empty()))) {
       const bool limited = args.size() > 1 && args[1]->is_number_integer();
-      return MakeValue(Split(text, first, limited ? args[1]->get<int64_t>() : -1));
+      return Split(text, first, limited ? args[1]->get<int64_t>() : -1);
     }
   }
   if (value->is_object()) {

@@ -14,8 +14,11 @@
 namespace quire::jinja {
 namespace {
 
-constexpr int kMaxSteps = 1'000'000;
-constexpr size_t kMaxStringBytes = 256 << 20;
+constexpr size_t kMaxSteps = 1'000'000;
+constexpr size_t kMaxBytes = 256 << 20;       // of all values made
+constexpr size_t kMaxWorkBytes = 512 << 20;   // of all values looked through
+constexpr size_t kMaxCharactersOf = 4 << 20;  // bytes of a string that is taken to pieces
+constexpr int kMaxValueNesting = 100;
 
 // A tree walk. After the first error everything is undefined and loops end; the error stays in
 // status_.
@@ -81,19 +84,18 @@ class Renderer {
 
   void RunFor(const Stmt& stmt, std::string* out) {
     const Value iterated = Eval(*stmt.value);
+    // All of them: a loop that ends early has made them too.
+    Step(stmt.line,
+         iterated->is_string() ? iterated->get_ref<const std::string&>().size() : iterated->size());
+    if (!status_.ok()) return;
     std::vector<Value> items;
     if (iterated->is_array()) {
       for (const Json& item : *iterated) items.push_back(Part(iterated, item));
     } else if (iterated->is_object()) {
       for (const auto& [key, item] : iterated->items()) items.push_back(MakeValue(key));
     } else if (iterated->is_string()) {
-      absl::string_view rest = iterated->get_ref<const std::string&>();
-      if (rest.size() > kMaxSteps)
-        return Fail(absl::StatusCode::kResourceExhausted, stmt.line, "a loop that is too long");
-      for (; !rest.empty();
-           rest.remove_prefix(items.back()->get_ref<const std::string&>().size())) {
-        items.push_back(MakeValue(std::string(rest.substr(0, NextChar(rest).length))));
-      }
+      for (const absl::string_view c : Characters(*iterated, stmt.line))
+        items.push_back(MakeValue(std::string(c)));
     } else if (status_.ok() && !iterated->is_discarded()) {
       return Fail(absl::StatusCode::kInvalidArgument, stmt.line, "for over what is no list");
     }
@@ -109,15 +111,15 @@ class Renderer {
     }
     const size_t n = items.size();
     for (size_t i = 0; i < n && status_.ok(); ++i) {
-      Step(stmt.line);
       scopes_.back().clear();
       Bind(stmt, items[i]);
-      Json loop = {
+      const Json loop = {
           {"index", i + 1},  {"index0", i},        {"revindex", n - i}, {"revindex0", n - i - 1},
           {"first", i == 0}, {"last", i + 1 == n}, {"length", n}};
-      if (i > 0) loop["previtem"] = *items[i - 1];
-      if (i + 1 < n) loop["nextitem"] = *items[i + 1];
-      scopes_.back()["loop"] = MakeValue(std::move(loop));
+      scopes_.back()["loop"] = MakeValue(loop);
+      // These would have to be copied into it.
+      if (i > 0) scopes_.back()["loop.previtem"] = items[i - 1];
+      if (i + 1 < n) scopes_.back()["loop.nextitem"] = items[i + 1];
       if (RunBlock(stmt.body, out) == Flow::kBreak) break;
     }
     scopes_.pop_back();
@@ -156,11 +158,11 @@ class Renderer {
       return Fail(absl::StatusCode::kInvalidArgument, stmt.line,
                   "set of an attribute of what is no namespace");
     }
-    Json changed = **target;
     if (value->is_discarded())
       return Fail(absl::StatusCode::kInvalidArgument, stmt.line, "set to an undefined value");
-    changed[stmt.text] = *value;
-    *target = MakeValue(std::move(changed));
+    if (target->use_count() != 1) *target = MakeValue(Copy(*target, stmt.line));
+    if (!status_.ok()) return;
+    (*std::const_pointer_cast<Json>(*target))[stmt.text] = Copy(value, stmt.line);
   }
 
   Value* FindVariable(const std::string& name) {
@@ -169,6 +171,17 @@ class Renderer {
       if (it != scope->end()) return &it->second;
     }
     return nullptr;
+  }
+
+  // Of loop.previtem and loop.nextitem.
+  const Value* NeighbourInLoop(const Expr& expr) {
+    const Expr& object = *expr.args[0];
+    if (object.kind != Expr::kName || object.text != "loop") return nullptr;
+    const auto scope = std::find_if(scopes_.rbegin(), scopes_.rend(),
+                                    [](const Scope& s) { return s.contains("loop"); });
+    if (scope == scopes_.rend()) return nullptr;
+    const auto it = scope->find(absl::StrCat("loop.", expr.text));
+    return it == scope->end() ? nullptr : &it->second;
   }
 
   Value Eval(const Expr& expr) {
@@ -183,7 +196,7 @@ class Renderer {
       }
       case Expr::kList: {
         Json list = Json::array();
-        for (const ExprPtr& item : expr.args) list.push_back(*Eval(*item));
+        for (const ExprPtr& item : expr.args) list.push_back(Copy(Eval(*item), expr.line));
         return MakeValue(std::move(list));
       }
       case Expr::kDict: {
@@ -191,11 +204,12 @@ class Renderer {
         for (size_t i = 0; i + 1 < expr.args.size(); i += 2) {
           const Value key = Eval(*expr.args[i]);
           if (!key->is_string()) return FailWith("a dictionary's key that is no string", expr.line);
-          dict[key->get<std::string>()] = *Eval(*expr.args[i + 1]);
+          dict[key->get<std::string>()] = Copy(Eval(*expr.args[i + 1]), expr.line);
         }
         return MakeValue(std::move(dict));
       }
       case Expr::kAttribute: {
+        if (const Value* neighbour = NeighbourInLoop(expr)) return *neighbour;
         const Value object = Eval(*expr.args[0]);
         if (object->is_discarded())
           return FailWith(absl::StrCat("\"", expr.text, "\" of an undefined value"), expr.line);
@@ -210,11 +224,17 @@ class Renderer {
         return Call(expr);
       case Expr::kFilter: {
         const Value value = Eval(*expr.args[0]);
-        return Check(ApplyFilter(expr.text, value, EvalArguments(expr)), expr.line);
+        const Arguments arguments = EvalArguments(expr);
+        LookThrough(value, arguments, expr.line);
+        if (!status_.ok()) return Undefined();
+        return Check(ApplyFilter(expr.text, value, arguments), expr.line);
       }
       case Expr::kTest: {
         const Value value = Eval(*expr.args[0]);
-        return MakeValue(Check(ApplyTest(expr.text, value, EvalArguments(expr)), expr.line));
+        const Arguments arguments = EvalArguments(expr);
+        for (const Value& other : arguments.positional) Compare(value, other, expr.line);
+        if (!status_.ok()) return Undefined();
+        return MakeValue(Check(ApplyTest(expr.text, value, arguments), expr.line));
       }
       case Expr::kNot:
         return MakeValue(!IsTrue(*Eval(*expr.args[0])));
@@ -235,6 +255,8 @@ class Renderer {
     if (expr.text == "or" && IsTrue(*left)) return left;
     const Value right = Eval(*expr.args[1]);
     if (expr.text == "and" || expr.text == "or") return right;
+    Compare(left, right, expr.line);
+    if (!status_.ok()) return Undefined();
     return Check(Operate(expr.text, *left, *right), expr.line);
   }
 
@@ -245,34 +267,46 @@ class Renderer {
       const auto it = object->find(key->get_ref<const std::string&>());
       return it == object->end() ? Undefined() : Part(object, *it);
     }
-    if (key->is_number_integer() && (object->is_array() || object->is_string())) {
-      const Value list = object->is_array() ? object : Characters(object);
-      int64_t i = key->get<int64_t>();
-      if (i < 0) i += static_cast<int64_t>(list->size());
-      return i >= 0 && i < static_cast<int64_t>(list->size()) ? Part(list, (*list)[i])
-                                                              : Undefined();
+    if (!key->is_number_integer()) return Undefined();
+    const auto in = [&](size_t size) {
+      const int64_t i = key->get<int64_t>(), n = static_cast<int64_t>(size);
+      return i >= n || i < -n ? -1 : i < 0 ? i + n : i;
+    };
+    if (object->is_array()) {
+      const int64_t i = in(object->size());
+      return i < 0 ? Undefined() : Part(object, (*object)[i]);
+    }
+    if (object->is_string()) {
+      const std::vector<absl::string_view> characters = Characters(*object, line);
+      const int64_t i = in(characters.size());
+      return i < 0 ? Undefined() : MakeValue(std::string(characters[i]));
     }
     return Undefined();
   }
 
-  Value Characters(const Value& text) {
-    Json out = Json::array();
-    for (absl::string_view rest = text->get_ref<const std::string&>(); !rest.empty();) {
-      const size_t length = NextChar(rest).length;
-      out.push_back(std::string(rest.substr(0, length)));
-      rest.remove_prefix(length);
+  // Of a string; views of it.
+  std::vector<absl::string_view> Characters(const Json& text, int line) {
+    absl::string_view rest = text.get_ref<const std::string&>();
+    std::vector<absl::string_view> out;
+    if (rest.size() > kMaxCharactersOf) {
+      Fail(absl::StatusCode::kResourceExhausted, line,
+           "the characters of a string of more than 4 MiB");
+      return out;
     }
-    Charge(out.size() * sizeof(Json) * 2);
-    return MakeValue(std::move(out));
+    Work(8 * rest.size(), line);
+    for (; !rest.empty(); rest.remove_prefix(out.back().size()))
+      out.push_back(rest.substr(0, NextChar(rest).length));
+    return out;
   }
 
   Value Slice(const Expr& expr) {
-    Value object = Eval(*expr.args[0]);
+    const Value object = Eval(*expr.args[0]);
     const bool text = object->is_string();
-    if (text) object = Characters(object);
-    if (!object->is_array())
+    if (!text && !object->is_array())
       return FailWith("a slice of what is neither list nor string", expr.line);
-    const int64_t n = static_cast<int64_t>(object->size());
+    std::vector<absl::string_view> characters;
+    if (text) characters = Characters(*object, expr.line);
+    const int64_t n = static_cast<int64_t>(text ? characters.size() : object->size());
     const auto bound = [&](size_t i, int64_t fallback) {
       if (expr.args[i] == nullptr) return fallback;
       const Value value = Eval(*expr.args[i]);
@@ -294,11 +328,12 @@ class Renderer {
     std::string joined;
     for (int64_t i = from; step > 0 ? i < to : i > to; i += step) {
       if (text) {
-        joined += (*object)[i].get_ref<const std::string&>();
+        absl::StrAppend(&joined, characters[i]);
       } else {
-        out.push_back((*object)[i]);
+        out.push_back(Copy(Part(object, (*object)[i]), expr.line));
       }
     }
+    Charge(joined.size(), expr.line);
     return text ? MakeValue(std::move(joined)) : MakeValue(std::move(out));
   }
 
@@ -307,7 +342,10 @@ class Renderer {
     const Arguments arguments = EvalArguments(expr);
     if (!status_.ok()) return Undefined();
     if (callee.kind == Expr::kAttribute) {
-      return Check(CallMethod(callee.text, Eval(*callee.args[0]), arguments), expr.line);
+      const Value object = Eval(*callee.args[0]);
+      LookThrough(object, arguments, expr.line);
+      if (!status_.ok()) return Undefined();
+      return Check(CallMethod(callee.text, object, arguments), expr.line);
     }
     return Check(CallFunction(callee.kind == Expr::kName ? callee.text : "()", arguments),
                  expr.line);
@@ -319,25 +357,64 @@ class Renderer {
       arguments.positional.push_back(Eval(*expr.args[i]));
     for (const auto& [name, value] : expr.named) {
       const Value evaluated = Eval(*value);
-      arguments.named[name] = evaluated->is_discarded() ? Json() : *evaluated;
+      arguments.named[name] = evaluated->is_discarded() ? Json() : Copy(evaluated, expr.line);
     }
     return arguments;
   }
 
   // Limits and errors.
 
-  void Step(int line) {
-    if (++steps_ > kMaxSteps)
+  void Step(int line, size_t n = 1) {
+    steps_ += n;
+    if (steps_ > kMaxSteps)
       Fail(absl::StatusCode::kResourceExhausted, line, "more than a million steps");
   }
-  void Charge(size_t bytes, int line = 0) {
+  void Charge(size_t bytes, int line) {
     bytes_ += bytes;
-    if (bytes_ > kMaxStringBytes)
-      Fail(absl::StatusCode::kResourceExhausted, line, "more than 256 MiB of strings");
+    if (bytes_ > kMaxBytes)
+      Fail(absl::StatusCode::kResourceExhausted, line, "more than 256 MiB of values");
+  }
+  void Work(size_t bytes, int line) {
+    work_bytes_ += bytes;
+    if (work_bytes_ > kMaxWorkBytes)
+      Fail(absl::StatusCode::kResourceExhausted, line,
+           "more than 512 MiB of values looked through");
   }
   void Append(const std::string& text, int line, std::string* out) {
     Charge(text.size(), line);
     if (status_.ok()) *out += text;
+  }
+
+  // What a value takes with all its parts, about.
+  size_t Weigh(const Json& value, int line, int depth = 0) {
+    size_t bytes = 64;
+    if (depth > kMaxValueNesting) {
+      Fail(absl::StatusCode::kResourceExhausted, line, "values nested deeper than 100");
+    } else if (value.is_string()) {
+      bytes += value.get_ref<const std::string&>().size();
+    } else if (value.is_array()) {
+      for (const Json& item : value) bytes += sizeof(Json) + Weigh(item, line, depth + 1);
+    } else if (value.is_object()) {
+      for (const auto& [key, item] : value.items())
+        bytes += 128 + key.size() + Weigh(item, line, depth + 1);
+    }
+    return bytes;
+  }
+  // Null where that is too much.
+  Json Copy(const Value& value, int line) {
+    Charge(Weigh(*value, line), line);
+    return status_.ok() ? *value : Json();
+  }
+  void Compare(const Value& a, const Value& b, int line) {
+    Work(Weigh(*a, line) + Weigh(*b, line), line);
+  }
+  void LookThrough(const Value& value, const Arguments& arguments, int line) {
+    const auto look = [&](const Value& v) {
+      Work(v->is_string() ? v->get_ref<const std::string&>().size() : v->size() * sizeof(Json),
+           line);
+    };
+    look(value);
+    for (const Value& argument : arguments.positional) look(argument);
   }
 
   Value Check(absl::StatusOr<Value> value, int line) {
@@ -345,8 +422,8 @@ class Renderer {
       Fail(value.status().code(), line, value.status().message());
       return Undefined();
     }
-    if ((*value)->is_string()) Charge((*value)->get_ref<const std::string&>().size(), line);
-    if ((*value)->is_structured()) Charge((*value)->size() * sizeof(Json), line);
+    // What nobody else has is new.
+    if (value->use_count() == 1) Charge(Weigh(**value, line), line);
     return *std::move(value);
   }
   template <typename T>
@@ -365,8 +442,7 @@ class Renderer {
   }
 
   std::vector<Scope> scopes_;
-  int steps_ = 0;
-  size_t bytes_ = 0;
+  size_t steps_ = 0, bytes_ = 0, work_bytes_ = 0;
   absl::Status status_;
 };
 

@@ -12,7 +12,8 @@ namespace quire::jinja {
 
 // `globals` is an object of the variables. InvalidArgument: the template raised an exception, or
 // operands do not fit. Unimplemented: it needs a function, filter, method or test that is not
-// supported. ResourceExhausted: more than a million steps, or more than 256 MiB of strings.
+// supported. ResourceExhausted: more than a million steps, 256 MiB of values, 512 MiB of values
+// looked through, or values nested deeper than 100.
 absl::StatusOr<std::string> Render(const Block& block, const nlohmann::json& globals);
 
 }  // namespace quire::jinja

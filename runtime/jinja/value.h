@@ -15,7 +15,7 @@ using Json = nlohmann::json;
 // value.
 using Value = std::shared_ptr<const Json>;
 
-inline Value MakeValue(Json json) { return std::make_shared<const Json>(std::move(json)); }
+inline Value MakeValue(Json json) { return std::make_shared<Json>(std::move(json)); }
 inline Value Part(const Value& whole, const Json& part) { return Value(whole, &part); }
 inline Value Undefined() {
   static const Value* const kUndefined = new Value(MakeValue(Json(Json::value_t::discarded)));
@@ -30,7 +30,8 @@ inline bool IsTrue(const Json& value) {
 }
 
 // str.strip and its one-sided kin; `characters` null: white space as Unicode has it.
-std::string Strip(absl::string_view text, const std::string* characters, bool left, bool right);
+absl::string_view Strip(absl::string_view text, const std::string* characters, bool left,
+                        bool right);
 
 }  // namespace quire::jinja
 
