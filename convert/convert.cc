@@ -18,6 +18,7 @@
 #include "quantize/encode_tensor.h"
 #include "quantize/outliers.h"
 #include "quantize/scheme.h"
+#include "runtime/text/utf8.h"
 #include "runtime/tokenizer.h"
 
 namespace quire {
@@ -32,8 +33,12 @@ absl::StatusOr<pb::Tokenizer> FindTokenizer(const ConvertOptions& options,
   absl::StatusOr<pb::Tokenizer> tokenizer;
   if (source.container() == "gguf") {
     absl::StatusOr<GgufTokenizerFields> fields = ReadGgufTokenizer(options.source);
-    tokenizer =
-        fields.ok() ? ImportGgufTokenizer(*fields) : absl::StatusOr<pb::Tokenizer>(fields.status());
+    tokenizer = fields.status();
+    if (fields.ok()) tokenizer = ImportGgufTokenizer(*fields);
+    if (fields.ok() && !tokenizer.ok()) {
+      tokenizer = absl::Status(tokenizer.status().code(),
+                               absl::StrCat(options.source, ": ", tokenizer.status().message()));
+    }
   } else {
     const std::string folder = FolderOf(options.source);
     tokenizer = ImportTokenizerFolder(folder);
@@ -242,6 +247,7 @@ absl::StatusOr<std::optional<Scheme>> ConversionScheme(const ConvertOptions& opt
 
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
   ConvertPlan plan;
+  plan.path = options.source;
   const absl::StatusOr<std::optional<Scheme>> asked = ConversionScheme(options);
   if (!asked.ok()) return asked.status();
   std::optional<Scheme> scheme = *asked;
@@ -266,6 +272,14 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
   if (options.tokenizer != "none") {
     absl::StatusOr<pb::Tokenizer> tokenizer = FindTokenizer(options, *plan.source);
     if (!tokenizer.ok()) return tokenizer.status();
+    const absl::StatusOr<std::vector<std::string>> without_rows =
+        LeaveOutTokensFrom(model->config.vocab_size(), &*tokenizer);
+    if (!without_rows.ok()) {
+      return absl::Status(without_rows.status().code(),
+                          absl::StrCat(options.source, ": ", without_rows.status().message()));
+    }
+    for (const std::string& token : *without_rows)
+      plan.left_out.emplace_back(token, "a token without a row of the embedding");
     plan.tokenizer = tokenizer->SerializeAsString();
     // What no run could use is refused before anything is written.
     if (absl::Status usable = Tokenizer::Create(*std::move(tokenizer)).status(); !usable.ok()) {
@@ -276,13 +290,13 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
   absl::StatusOr<std::vector<Encoding>> encodings =
       EncodingsOf(*model, *plan.source, scheme.has_value() ? &*scheme : nullptr);
   if (!encodings.ok()) return encodings.status();
-  plan.left_out = std::move(model->left_out);
+  plan.left_out.insert(plan.left_out.begin(), model->left_out.begin(), model->left_out.end());
   *plan.manifest.mutable_config() = std::move(model->config);
   plan.manifest.set_scheme(scheme.has_value() ? scheme->name : "source");
   plan.manifest.mutable_source()->set_converter(absl::StrCat("quire ", kVersion));
   for (const auto& [name, bytes] : plan.source->files()) {
     pb::SourceFile* file = plan.manifest.mutable_source()->add_files();
-    file->set_name(name);
+    file->set_name(ReplaceInvalidUtf8(name));
     file->set_bytes(bytes);
     plan.source_bytes += bytes;
   }
@@ -343,8 +357,8 @@ absl::StatusOr<std::vector<TensorReport>> Convert(
       if (encoded.ok()) error = *encoded;
     }
     if (!status.ok()) {
-      return absl::Status(status.code(),
-                          absl::StrCat("tensor \"", from.name, "\": ", status.message()));
+      return absl::Status(status.code(), absl::StrCat(plan.path, ": tensor \"", from.name,
+                                                      "\": ", status.message()));
     }
     reports.push_back({tensor.tensor.name, error.squared_norm > 0
                                                ? std::sqrt(error.squared_error / error.squared_norm)

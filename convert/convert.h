@@ -43,6 +43,7 @@ struct TensorPlan {
 
 // Everything known before a weight is read.
 struct ConvertPlan {
+  std::string path;  // of the checkpoint, as it was given
   std::unique_ptr<TensorSource> source;
   pb::Manifest manifest;  // offsets and sizes planned
   std::string tokenizer;  // serialized; empty: none

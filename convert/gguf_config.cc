@@ -30,14 +30,17 @@ absl::Status Unsupported(const std::string& place, absl::string_view what) {
 
 absl::Status ReadRope(JsonObject& json, pb::ModelConfig& config) {
   config.set_rope_theta(json.Number("rope.freq_base", 10000.0));
-  const double old_linear = json.Number("rope.scale_linear", 1.0);
-  const std::string type = json.String("rope.scaling.type", old_linear != 1.0 ? "linear" : "none");
+  // As llama.cpp's loader: linear where nothing else is said, the old key where there is no new
+  // one.
+  const double factor = json.Number("rope.scaling.factor", json.Number("rope.scale_linear", 1.0));
+  const bool scales = factor != 1.0 && factor != 0.0;
+  const std::string type = json.String("rope.scaling.type", scales ? "linear" : "none");
   if (type == "none" || !json.status().ok()) return json.status();
   if (type != "linear") {
     return Unsupported(json.place(), absl::StrCat("rope.scaling.type ", JsonObject::Show(type)));
   }
   config.mutable_rope_scaling()->set_kind(pb::RopeScaling::LINEAR);
-  config.mutable_rope_scaling()->set_factor(json.Number("rope.scaling.factor", old_linear));
+  config.mutable_rope_scaling()->set_factor(factor);
   return json.status();
 }
 
@@ -105,6 +108,7 @@ absl::StatusOr<Hyperparameters> ParseGgufMetadata(const TensorSource& source) {
   dimensions.head_dim = json.Int("attention.key_length", 0);
   dimensions.ffn_dim = json.Int("feed_forward_length");
   dimensions.vocab_size = json.Int("vocab_size", tokens);
+  if (!json.status().ok()) return json.status();
   if (tokens != 0 && tokens != dimensions.vocab_size) {
     return absl::InvalidArgumentError(absl::StrCat(json.place(), ": 'vocab_size' is ",
                                                    dimensions.vocab_size, ", beside ", tokens,

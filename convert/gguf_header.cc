@@ -1,6 +1,7 @@
 #include "convert/gguf_header.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 
@@ -90,7 +91,12 @@ constexpr KnownType kKnownTypes[] = {
 
 template <typename T>
 std::string NumberJson(GgufCursor& in) {
-  return nlohmann::json(in.Read<T>("a metadata value")).dump();
+  const T number = in.Read<T>("a metadata value");
+  if constexpr (std::is_floating_point_v<T>) {
+    // For which JSON has no number, and which must not count as absent.
+    if (!std::isfinite(number)) return absl::StrCat("\"", number, "\"");
+  }
+  return nlohmann::json(number).dump();
 }
 
 std::string ScalarJson(GgufType type, GgufCursor& in) {

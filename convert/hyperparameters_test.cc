@@ -372,6 +372,24 @@ TEST(GgufMetadata, LinearScaling) {
   FakeSource old = GgufSource("llama");
   old.AddMetadata("llama.rope.scale_linear", "4.0");
   EXPECT_EQ(ParseGgufMetadata(old)->config.rope_scaling().factor(), 4.0);
+  FakeSource no_type = GgufSource("llama");
+  no_type.AddMetadata("llama.rope.scaling.factor", "8.0");
+  EXPECT_EQ(ParseGgufMetadata(no_type)->config.rope_scaling().kind(), pb::RopeScaling::LINEAR);
+  EXPECT_EQ(ParseGgufMetadata(no_type)->config.rope_scaling().factor(), 8.0);
+}
+
+// As the header's reader gives what JSON has no number for.
+TEST(GgufMetadata, NumbersThatAreNoneAreNotAbsent) {
+  for (const char* key : {"rope.freq_base", "attention.sliding_window", "attention.key_length",
+                          "rope.scaling.factor", "vocab_size"}) {
+    FakeSource source = GgufSource("llama");
+    source.AddMetadata(absl::StrCat("llama.", key), "\"nan\"");
+    ExpectRefused(ParseGgufMetadata(source), absl::StatusCode::kInvalidArgument,
+                  absl::StrCat("'", key, "' is \"nan\", not a"));
+  }
+  FakeSource source = GgufSource("llama");
+  source.AddMetadata("llama.expert_count", "\"inf\"");
+  ExpectRefused(ParseGgufMetadata(source), absl::StatusCode::kUnimplemented, "expert_count");
 }
 
 TEST(GgufMetadata, RefusesByName) {

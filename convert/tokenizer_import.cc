@@ -12,6 +12,7 @@
 #include "convert/tokenizer_files.h"
 #include "format/file.h"
 #include "nlohmann/json.hpp"
+#include "runtime/text/utf8.h"
 
 namespace quire {
 namespace {
@@ -194,6 +195,11 @@ class Surroundings {
     absl::StatusOr<std::string> jinja =
         ReadWholeFile(folder_ + "chat_template.jinja", kMaxConfigBytes);
     if (jinja.ok()) {
+      const size_t valid = ValidUtf8Prefix(*jinja);
+      if (valid != jinja->size()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(folder_, "chat_template.jinja: byte ", valid, " is not UTF-8"));
+      }
       out_->set_chat_template(*jinja);
       return absl::OkStatus();
     }
@@ -245,6 +251,40 @@ absl::StatusOr<pb::Tokenizer> ImportTokenizerFile(const std::string& path) {
   if (absl::Status status = Surroundings(FolderOf(path), &*out).Apply(); !status.ok())
     return status;
   return out;
+}
+
+absl::StatusOr<std::vector<std::string>> LeaveOutTokensFrom(int64_t rows,
+                                                            pb::Tokenizer* tokenizer) {
+  std::vector<std::string> left_out;
+  const int n = tokenizer->piece_length_size();
+  if (n <= rows) return left_out;
+  const auto beyond = [&](uint32_t id) { return static_cast<int64_t>(id) >= rows; };
+  const auto is_beyond = [&](const pb::AddedToken& token) { return beyond(token.id()); };
+  auto& added = *tokenizer->mutable_added_tokens();
+  if (std::count_if(added.begin(), added.end(), is_beyond) != n - rows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the tokenizer has ", n, " pieces, the embedding ", rows, " rows"));
+  }
+  added.erase(std::remove_if(added.begin(), added.end(), is_beyond), added.end());
+  std::string& text = *tokenizer->mutable_piece_text();
+  for (int id = n - 1; beyond(id); --id) {
+    const size_t begin = text.size() - tokenizer->piece_length(id);
+    left_out.insert(left_out.begin(), text.substr(begin));
+    text.resize(begin);
+  }
+  tokenizer->mutable_piece_length()->Truncate(static_cast<int>(rows));
+  tokenizer->mutable_piece_kind()->resize(rows);
+  if (tokenizer->piece_score_size() > rows)
+    tokenizer->mutable_piece_score()->Truncate(static_cast<int>(rows));
+  auto& eos = *tokenizer->mutable_eos_ids();
+  eos.erase(std::remove_if(eos.begin(), eos.end(), beyond), eos.end());
+  if (beyond(tokenizer->bos_id())) {
+    tokenizer->clear_bos_id();
+    tokenizer->set_add_bos(false);
+  }
+  if (beyond(tokenizer->unknown_id())) tokenizer->clear_unknown_id();
+  tokenizer->set_add_eos(tokenizer->add_eos() && !eos.empty());
+  return left_out;
 }
 
 absl::StatusOr<pb::Tokenizer> ImportTokenizerFolder(const std::string& folder) {

@@ -50,6 +50,10 @@ absl::StatusOr<pb::Tokenizer> ImportGgufTokenizer(const GgufTokenizerFields& fie
 // steps do. Null where there is none.
 const char* GgufPreTokenizer(const pb::Tokenizer& tokenizer);
 
+// Takes away the tokens from id `rows` on, which the model has no embedding for, and returns their
+// texts. InvalidArgument where they are not added ones: the tokenizer is another model's.
+absl::StatusOr<std::vector<std::string>> LeaveOutTokensFrom(int64_t rows, pb::Tokenizer* tokenizer);
+
 }  // namespace quire
 
 #endif  // QUIRE_CONVERT_TOKENIZER_IMPORT_H_

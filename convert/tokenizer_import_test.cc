@@ -14,6 +14,7 @@
 #include "convert/tokenizer_files.h"
 #include "format/test_caps.h"
 #include "gtest/gtest.h"
+#include "runtime/tokenizer.h"
 
 namespace quire {
 namespace {
@@ -184,6 +185,34 @@ TEST(TokenizerImportTest, UnknownKindsAreRefusedByName) {
 }
 
 // The cases of hostile tokenizer files.
+
+TEST(TokenizerImportTest, AddedTokensWithoutARowAreLeftOut) {
+  pb::Tokenizer tokenizer;
+  tokenizer.set_model(pb::Tokenizer::BPE_BY_MERGES);
+  for (const char* piece : {"a", "b", "<s>", "<pad>", "<x>"})
+    AddPiece(piece, pb::NORMAL, &tokenizer);
+  for (const uint32_t id : {2, 3, 4}) tokenizer.add_added_tokens()->set_id(id);
+  for (const uint32_t id : {4, 2}) tokenizer.add_eos_ids(id);
+  tokenizer.set_bos_id(3);
+  tokenizer.set_add_bos(true);
+  pb::Tokenizer same = tokenizer;
+  EXPECT_TRUE(LeaveOutTokensFrom(5, &same)->empty());
+  EXPECT_EQ(same.SerializeAsString(), tokenizer.SerializeAsString());
+
+  EXPECT_EQ(*LeaveOutTokensFrom(3, &tokenizer), (std::vector<std::string>{"<pad>", "<x>"}));
+  EXPECT_EQ(tokenizer.piece_text(), "ab<s>");
+  EXPECT_EQ(tokenizer.piece_length_size(), 3);
+  EXPECT_EQ(tokenizer.piece_kind().size(), 3u);
+  ASSERT_EQ(tokenizer.added_tokens_size(), 1);
+  EXPECT_EQ(tokenizer.added_tokens(0).id(), 2u);
+  EXPECT_EQ(EosIds(tokenizer), std::vector<uint32_t>{2});
+  EXPECT_FALSE(tokenizer.has_bos_id() || tokenizer.add_bos());
+  EXPECT_TRUE(Tokenizer::Create(tokenizer).ok());
+
+  const absl::Status status = LeaveOutTokensFrom(1, &tokenizer).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "the tokenizer has 3 pieces, the embedding 1 rows");
+}
 
 TEST(TokenizerImportHostileTest, TokenIdOutOfRangeIsRefused) {
   for (const char* id :

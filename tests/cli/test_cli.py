@@ -9,9 +9,13 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "faults"))
+from tiny_model import make_checkpoint  # noqa: E402
 
 EMBEDDED = pathlib.Path(__file__).parents[1] / "testdata" / "embedded"
 VERBS = ["convert", "quantize", "calibrate", "export", "run", "bench", "perplexity", "inspect", "verify", "footprint"]
@@ -312,6 +316,36 @@ def test_a_tokenizer_that_no_run_could_use(quire, checkpoint, out):
     config = json.loads((checkpoint / "config.json").read_text())
     assert config["vocab_size"] >= 1025
     fails(quire, "convert", checkpoint, out / "m.quire", words=["1025 eos ids", "--tokenizer none"], left=out)
+
+
+def test_a_token_without_a_row_of_the_embedding(quire, tmp_path, out):
+    """As fine-tuning leaves it that adds <pad>, and does not resize the embedding."""
+    folder = tmp_path / "tiny"
+    make_checkpoint(folder)
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    added = {"content": "<pad>", "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    tokenizer["added_tokens"].append({**added, "id": 258})
+    path.write_text(json.dumps(tokenizer))
+    assert "<pad> (a token without a row of the embedding)" in quire("convert", folder, out / "m.quire", "--dry-run")
+    quire("convert", folder, out / "m.quire")
+    assert len(quire.json("run", out / "m.quire", "-p", "aa<pad>", "-n", "2", "--ignore-eos")["tokens"]) == 2
+    tokenizer["model"]["vocab"]["a third"] = 258
+    path.write_text(json.dumps({**tokenizer, "added_tokens": []}))
+    (out / "m.quire").unlink()
+    fails(quire, "convert", folder, out / "m.quire", words=[str(folder), "259 pieces", "258 rows"], left=out)
+
+
+def test_a_chat_template_that_is_not_utf8(quire, checkpoint, out):
+    (checkpoint / "chat_template.jinja").write_bytes(b"caf\xe9 {{ x }}")
+    fails(quire, "convert", checkpoint, out / "m.quire", words=["chat_template.jinja", "byte 3 is not UTF-8"], left=out)
+
+
+def test_a_file_name_that_is_not_utf8(quire, checkpoint, out):
+    folder = os.fsencode(checkpoint)
+    os.rename(folder + b"/pytorch_model.bin", folder + b"/m\xff.bin")
+    quire("convert", os.fsdecode(folder + b"/m\xff.bin"), out / "m.quire")
+    quire("verify", out / "m.quire")
 
 
 def test_tokenizer_and_config_in_a_cache_of_links(quire, checkpoint, out, tmp_path):
