@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "convert/little_endian.h"
 #include "convert/tensor_source.h"
 #include "convert/text_coding.h"
@@ -51,7 +52,11 @@ constexpr Impostor kImpostors[] = {
     {0, "ARROW1", "an Arrow file"},
     {4, absl::string_view("\1\0\0\0\3\0\0\0V 1", 11), "a file of Lua Torch (.t7)"},
     {0, "4\n1\n3\nV 1\n", "a file of Lua Torch (.t7)"},
-    {2, "\x12\7pytorch", "an ONNX model"},
+    {0, absl::string_view("\x5d\0\0", 3), "compressed with LZMA; unpack it first"},
+    {0, "\x04\x22\x4d\x18", "compressed with LZ4; unpack it first"},
+    {0, "\x78\x01", "compressed with zlib, as joblib does"},
+    {0, "\x78\x9c", "compressed with zlib, as joblib does"},
+    {0, "\x78\xda", "compressed with zlib, as joblib does"},
 };
 
 absl::Status NotACheckpoint(const std::string& path, absl::string_view what) {
@@ -67,10 +72,15 @@ std::string Describe(absl::string_view head) {
     if (head.size() >= row.offset && absl::StartsWith(head.substr(row.offset), row.magic))
       return row.what;
   }
-  const absl::string_view text = absl::StripLeadingAsciiWhitespace(head);
-  if (absl::StartsWithIgnoreCase(text, "<!doctype html") ||
-      absl::StartsWithIgnoreCase(text, "<html")) {
-    return "an HTML page, perhaps of a download that failed";
+  if (std::count(head.begin(), head.end(), '\0') == static_cast<int64_t>(head.size()))
+    return "zeros, as in the place of a download that has not arrived";
+  // The version of the format, then who wrote it.
+  if (head.size() > 3 && head[0] == '\x08' && head[2] == '\x12') return "an ONNX model";
+  const absl::string_view text =
+      absl::StripLeadingAsciiWhitespace(absl::StripPrefix(head, "\xef\xbb\xbf"));
+  for (const char* begin : {"<!doctype html", "<html", "<head", "<body", "<!--"}) {
+    if (absl::StartsWithIgnoreCase(text, begin))
+      return "an HTML page, perhaps of a download that failed";
   }
   if (absl::StartsWith(text, "<?xml")) return "an XML document, perhaps of a download that failed";
   if (absl::StartsWith(text, "{") || absl::StartsWith(text, "[")) return "JSON text";

@@ -63,7 +63,14 @@ TEST(OpenCheckpointFile, SaysWhatElseItFound) {
       {std::string("\4\0\0\0\1\0\0\0\3\0\0\0V 1", 15), "Lua Torch"},
       {"4\n1\n3\nV 1\n18\n", "Lua Torch"},
       {"\x08\x07\x12\x07pytorch\x1a\5", "ONNX"},
+      {std::string("\x08\x03\x12\x0bskl2onnx\x1a\5", 14), "ONNX"},
       {std::string("ARROW1\0\0", 8), "Arrow"},
+      {std::string(1000, '\0'), "zeros"},
+      {"\xef\xbb\xbf <html>", "HTML"},
+      {"<!-- error --> <p>", "HTML"},
+      {std::string("\x5d\0\0\x80\0\xff", 6), "LZMA"},
+      {std::string("\x04\x22\x4d\x18\x64\x40", 6), "LZ4"},
+      {"\x78\x9c\xed\x9d", "zlib"},
   };
   for (const auto& [bytes, word] : cases) {
     ExpectRefused(bytes, OpenCheckpointFile, StatusCode::kInvalidArgument, {word});

@@ -152,6 +152,26 @@ absl::StatusOr<std::vector<int>> ListMetaShards(const std::string& folder) {
   return numbers;
 }
 
+// Words on a folder in which no checkpoint was found.
+std::string WhatItHolds(const std::string& folder) {
+  if (Exists(WithSlash(folder) + "adapter_config.json"))
+    return "; it holds an adapter (LoRA), which must be merged into its model first";
+  std::vector<std::string> names;
+  DIR* directory = opendir(folder.c_str());
+  if (directory == nullptr) return "";
+  while (const dirent* entry = readdir(directory)) {
+    const absl::string_view name = entry->d_name;
+    for (const char* end : {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"})
+      if (absl::EndsWith(name, end)) names.emplace_back(name);
+  }
+  closedir(directory);
+  if (names.empty()) return "";
+  std::sort(names.begin(), names.end());
+  return absl::StrCat("; it holds ", Quote(names[0]),
+                      names.size() > 1 ? absl::StrCat(" and ", names.size() - 1, " more") : "",
+                      ": give a checkpoint's file itself, or the index of its shards");
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenHuggingFaceFolder(const std::string& folder) {
@@ -161,10 +181,9 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenHuggingFaceFolder(const std::s
     const std::string index = absl::StrCat(stem, ".index.json");
     if (Exists(WithSlash(folder) + index)) return OpenIndexed(folder, index);
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat(folder,
-                   ": a folder without model.safetensors, pytorch_model.bin or their "
-                   ".index.json; give the checkpoint's file itself"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      folder, ": a folder without model.safetensors, pytorch_model.bin or their .index.json",
+      WhatItHolds(folder)));
 }
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenMetaFolder(const std::string& folder) {
@@ -211,8 +230,8 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpoint(const std::string& 
                      ": a folder of torch.distributed.checkpoint; make one file of it first, with "
                      "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"));
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat(path, ": a folder without config.json, params.json, or files of weights"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      path, ": a folder without config.json, params.json or model.safetensors", WhatItHolds(path)));
 }
 
 }  // namespace quire

@@ -107,6 +107,15 @@ TEST_F(FolderTest, ShardsOfHuggingFace) {
 
 TEST_F(FolderTest, OneFileAndThePreferenceOfSafetensors) {
   ExpectRefused(kInvalid, {"model.safetensors"});
+  ExpectRefused(OpenCheckpoint(folder_).status(), kInvalid, {"config.json, params.json"});
+  Write("model-00001-of-00002.safetensors", "");
+  Write("b.gguf", "");
+  for (const absl::Status& status :
+       {OpenCheckpoint(folder_).status(), OpenHuggingFaceFolder(folder_).status()}) {
+    ExpectRefused(status, kInvalid, {"holds 'b.gguf' and 1 more", "give a checkpoint's file"});
+  }
+  Write("adapter_config.json", "{}");
+  ExpectRefused(OpenCheckpoint(folder_).status(), kInvalid, {"adapter", "merged into its model"});
   Write("pytorch_model.bin", Safetensors({Ascending("bin", {1})}));  // by content
   EXPECT_EQ((*OpenHuggingFaceFolder(folder_))->tensors()[0].name, "bin");
   Write("shard", Safetensors({Ascending("sharded", {1})}));
