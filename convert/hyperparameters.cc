@@ -84,6 +84,7 @@ absl::Status SetDimensions(const Dimensions& d, const std::string& place, pb::Mo
     }
     head_dim = d.hidden_dim / n_heads;
   }
+  const bool says_vocab = d.vocab_size != 0 && d.vocab_size != -1;
   struct Range {
     const char* name;
     int64_t value, min, max;
@@ -93,15 +94,18 @@ absl::Status SetDimensions(const Dimensions& d, const std::string& place, pb::Mo
                              {"number of key-value heads", d.n_kv_heads, 1, n_heads},
                              {"hidden size", d.hidden_dim, 1, kMaxDimension},
                              {"head size", head_dim, 2, kMaxDimension},
-                             {"size of all heads", n_heads * head_dim, 2, kMaxDimension},
                              {"FFN size", d.ffn_dim, 0, kMaxDimension},
-                             {"vocabulary", d.vocab_size, -1, kMaxDimension},
+                             {"vocabulary", says_vocab ? d.vocab_size : 1, 1, kMaxDimension},
                              {"context", d.context_tokens, 1, INT32_MAX},
                              {"sliding window", d.sliding_window, 0, INT32_MAX}}) {
     if (range.value < range.min || range.value > range.max) {
       return absl::InvalidArgumentError(absl::StrCat(place, ": ", range.name, " is ", range.value,
                                                      ", not ", range.min, " to ", range.max));
     }
+  }
+  if (n_heads * head_dim > kMaxDimension) {  // neither is larger than that
+    return absl::InvalidArgumentError(absl::StrCat(
+        place, ": size of all heads is ", n_heads * head_dim, ", not 2 to ", kMaxDimension));
   }
   if (n_heads % d.n_kv_heads != 0) {
     return absl::InvalidArgumentError(absl::StrCat(

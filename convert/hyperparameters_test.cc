@@ -263,6 +263,21 @@ TEST(HuggingFaceConfig, MalformedValuesAreNamed) {
   }
 }
 
+TEST(HuggingFaceConfig, ProductsAreCheckedAfterTheirFactors) {
+  const auto heads = [](double n_heads, double head_dim) {
+    const json config =
+        With(With(LlamaConfig(), "num_attention_heads", n_heads), "head_dim", head_dim);
+    return ParseHf(With(config, "num_key_value_heads", n_heads));
+  };
+  constexpr auto kCode = absl::StatusCode::kInvalidArgument;
+  ExpectRefused(heads(0x1p53, 0x1p53), kCode, "number of heads is 9007199254740992");
+  ExpectRefused(heads(8, 0x1p53), kCode, "head size is 9007199254740992");
+  ExpectRefused(heads(0x1p24, 0x1p24), kCode,
+                "size of all heads is 281474976710656, not 2 to 16777216");
+  ExpectRefused(ParseHf(With(LlamaConfig(), "vocab_size", -2)), kCode,
+                "vocabulary is -2, not 1 to 16777216");
+}
+
 TEST(HuggingFaceConfig, DeepNestingIsHarmless) {
   const std::string deep =
       absl::StrCat("{\"a\":", std::string(100000, '['), std::string(100000, ']'), "}");
