@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -31,24 +32,19 @@ absl::StatusOr<Hyperparameters> ReadConfigFile(const std::string& path) {
   return ParseConfig(*text, path);
 }
 
-bool HasKey(const TensorSource& source, const std::string& key) {
-  for (const auto& entry : source.metadata()) {
-    if (entry.first == key) return true;
-  }
-  return false;
-}
-
 // Dotted paths of objects in the metadata that look like hyperparameters, each with its final dot.
 std::set<std::string> EmbeddedConfigs(const TensorSource& source) {
+  absl::flat_hash_set<absl::string_view> keys;
+  for (const auto& entry : source.metadata()) keys.insert(entry.first);
   std::set<std::string> prefixes;
-  for (const auto& [key, value] : source.metadata()) {
+  for (const absl::string_view key : keys) {
     for (const auto& [width, depth] :
          {std::pair<const char*, const char*>{"hidden_size", "num_hidden_layers"},
           {"dim", "n_layers"}}) {
       absl::string_view prefix = key;
       if (!absl::ConsumeSuffix(&prefix, width)) continue;
       if (!prefix.empty() && prefix.back() != '.') continue;
-      if (HasKey(source, absl::StrCat(prefix, depth))) prefixes.insert(std::string(prefix));
+      if (keys.contains(absl::StrCat(prefix, depth))) prefixes.insert(std::string(prefix));
     }
   }
   return prefixes;

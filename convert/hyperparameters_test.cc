@@ -359,6 +359,15 @@ FakeSource GgufSource(const char* architecture) {
   return source;
 }
 
+TEST(FindHyperparameters, LooksAtManySettingsInLinearTime) {
+  FakeSource source;
+  for (int i = 0; i < 100000; ++i) source.AddMetadata(absl::StrCat(i, ".dim"), "1");
+  source.AddMetadata("model_args.dim", "64");
+  source.AddMetadata("model_args.n_layers", "0");
+  ExpectRefused(FindHyperparameters(source, "x.pt", "", false), absl::StatusCode::kInvalidArgument,
+                "'model_args' in x.pt");
+}
+
 TEST(GgufMetadata, LlamaAndQwen2) {
   FakeSource llama = GgufSource("llama");
   llama.AddMetadata("llama.rope.freq_base", "100000.0");
