@@ -75,13 +75,14 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadIndex(
     const std::string& path) {
   absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxIndexBytes);
   if (!text.ok()) return text.status();
-  const nlohmann::json root = nlohmann::json::parse(*text, nullptr, false);
-  if (!root.is_object() || !root.contains("weight_map") || !root["weight_map"].is_object()) {
+  const absl::StatusOr<nlohmann::json> root = ParseJson(*text, path);
+  if (!root.ok()) return root.status();
+  if (!root->is_object() || !root->contains("weight_map") || !(*root)["weight_map"].is_object()) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": not a JSON object with an object 'weight_map'"));
   }
   std::vector<std::pair<std::string, std::string>> result;
-  for (const auto& item : root["weight_map"].items()) {
+  for (const auto& item : (*root)["weight_map"].items()) {
     if (!item.value().is_string()) {
       return absl::InvalidArgumentError(
           absl::StrCat(path, ": 'weight_map' gives for ", Quote(item.key()), " ",

@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "convert/json_object.h"
 #include "convert/quote.h"
 #include "convert/tokenizer_builder.h"
 #include "convert/tokenizer_files.h"
@@ -496,6 +497,7 @@ absl::Status Importer::ReadPostProcessor(const Json& spec) {
 }  // namespace
 
 absl::StatusOr<pb::Tokenizer> ImportHuggingFaceJson(absl::string_view content) {
+  if (absl::Status status = CheckJsonSize(content); !status.ok()) return status;
   const Json root =
       Json::parse(content.begin(), content.end(), nullptr, /*allow_exceptions=*/false);
   if (!root.is_object()) return absl::InvalidArgumentError("not a JSON object");

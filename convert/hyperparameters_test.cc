@@ -281,9 +281,12 @@ TEST(HuggingFaceConfig, ProductsAreCheckedAfterTheirFactors) {
 TEST(HuggingFaceConfig, DeepNestingIsHarmless) {
   const std::string deep =
       absl::StrCat("{\"a\":", std::string(100000, '['), std::string(100000, ']'), "}");
-  ExpectRefused(ParseConfig(deep, "x"), absl::StatusCode::kInvalidArgument, "model_type");
-  ExpectRefused(ParseConfig(std::string(100000, '['), "x"), absl::StatusCode::kInvalidArgument,
-                "not a JSON object");
+  constexpr auto kCode = absl::StatusCode::kResourceExhausted;
+  ExpectRefused(ParseConfig(deep, "x"), kCode, "x: JSON nested deeper than 100");
+  ExpectRefused(ParseConfig(std::string(100000, '['), "x"), kCode, "nested deeper than 100");
+  // In a string they are text.
+  ExpectRefused(ParseConfig("{\"a\":\"\\\"" + std::string(100000, '[') + "\"}", "x"),
+                absl::StatusCode::kInvalidArgument, "model_type");
 }
 
 json LlamaParams() {

@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "convert/json_object.h"
 #include "convert/quote.h"
 #include "convert/tokenizer_builder.h"
 #include "convert/tokenizer_files.h"
@@ -30,8 +31,8 @@ absl::StatusOr<Json> ReadJson(const std::string& path) {
   absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxConfigBytes);
   if (absl::IsNotFound(text.status())) return Json();
   if (!text.ok()) return text.status();
-  Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object())
+  absl::StatusOr<Json> json = ParseJson(*text, path);
+  if (json.ok() && !json->is_object())
     return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object"));
   return json;
 }

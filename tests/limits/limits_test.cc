@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "convert/hyperparameters.h"
 #include "convert/inflate.h"
+#include "convert/json_object.h"
 #include "convert/pickle_vm.h"
 #include "convert/tensor_source.h"
 #include "convert/testing/checkpoint_builder.h"
@@ -350,6 +351,24 @@ TEST_F(Limits, ConfigBytesAndLayers) {
             .status();
       },
       "4096", StatusCode::kInvalidArgument);
+}
+
+TEST_F(Limits, Json) {
+  ExpectLimit(
+      kMaxJsonDepth,
+      [](int64_t n) {
+        const auto lists = static_cast<size_t>(n);
+        return ParseJson(std::string(lists, '[') + std::string(lists, ']'), "x").status();
+      },
+      "nested deeper than 100");
+  ExpectLimit(
+      kMaxJsonValues - 1,  // and the list of them
+      [](int64_t n) {
+        std::string ones;
+        for (int64_t i = 0; i < n; ++i) ones += i == 0 ? "1" : ",1";
+        return ParseJson(absl::StrCat("[", ones, "]"), "x").status();
+      },
+      "more than 4194304 values");
 }
 
 TEST_F(Limits, ShardsAndIndex) {
