@@ -75,9 +75,9 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadIndex(
     const std::string& path) {
   absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxIndexBytes);
   if (!text.ok()) return text.status();
-  const absl::StatusOr<nlohmann::json> root = ParseJson(*text, path);
+  const absl::StatusOr<nlohmann::json> root = ParseJsonObject(*text, path);
   if (!root.ok()) return root.status();
-  if (!root->is_object() || !root->contains("weight_map") || !(*root)["weight_map"].is_object()) {
+  if (!root->contains("weight_map") || !(*root)["weight_map"].is_object()) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": not a JSON object with an object 'weight_map'"));
   }

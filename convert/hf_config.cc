@@ -155,11 +155,8 @@ absl::StatusOr<int64_t> ReadSlidingWindow(JsonObject& json, const Family& family
 
 absl::StatusOr<Hyperparameters> ParseHuggingFaceConfig(absl::string_view text,
                                                        const std::string& place) {
-  const absl::StatusOr<nlohmann::json> root = ParseJson(text, place);
+  const absl::StatusOr<nlohmann::json> root = ParseJsonObject(text, place);
   if (!root.ok()) return root.status();
-  if (!root->is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(place, ": not a JSON object"));
-  }
   JsonObject json(*root, place);
   absl::StatusOr<const Family*> family = FindFamily(json);
   if (!family.ok()) return family.status();

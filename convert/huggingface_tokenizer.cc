@@ -497,11 +497,9 @@ absl::Status Importer::ReadPostProcessor(const Json& spec) {
 }  // namespace
 
 absl::StatusOr<pb::Tokenizer> ImportHuggingFaceJson(absl::string_view content) {
-  if (absl::Status status = CheckJsonSize(content); !status.ok()) return status;
-  const Json root =
-      Json::parse(content.begin(), content.end(), nullptr, /*allow_exceptions=*/false);
-  if (!root.is_object()) return absl::InvalidArgumentError("not a JSON object");
-  return Importer(root).Import();
+  const absl::StatusOr<Json> root = ParseJsonObject(content);
+  if (!root.ok()) return root.status();
+  return Importer(*root).Import();
 }
 
 }  // namespace quire

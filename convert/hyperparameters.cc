@@ -149,11 +149,8 @@ absl::Status SetDimensions(const Dimensions& d, const std::string& place, pb::Mo
 }
 
 absl::StatusOr<Hyperparameters> ParseConfig(absl::string_view text, const std::string& place) {
-  const absl::StatusOr<nlohmann::json> root = ParseJson(text, place);
+  const absl::StatusOr<nlohmann::json> root = ParseJsonObject(text, place);
   if (!root.ok()) return root.status();
-  if (!root->is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(place, ": not a JSON object"));
-  }
   const bool meta = root->contains("dim") && root->contains("n_layers");
   return meta ? ParseMetaParams(text, place) : ParseHuggingFaceConfig(text, place);
 }

@@ -258,9 +258,17 @@ TEST(HuggingFaceConfig, MalformedValuesAreNamed) {
     EXPECT_EQ(result.status().message().substr(0, 12), "config.json:") << result.status();
     EXPECT_EQ(result.status().message().find('\n'), absl::string_view::npos);
   }
-  for (const char* text : {"", "[]", "{", "null", "{\"hidden_size\": }"}) {
-    ExpectRefused(ParseConfig(text, "x"), absl::StatusCode::kInvalidArgument, "not a JSON object");
-  }
+  const std::pair<const char*, const char*> texts[] = {
+      {" \n", "x: an empty file"},
+      {"[]", "x: not a JSON object"},
+      {"null", "x: not a JSON object"},
+      {"{", "x: not a JSON object: parse error at line 1, column 2"},
+      {"{\"hidden_size\":\n }", "line 2, column 2: syntax error"},
+      {"{\"a\": NaN}", "last read: '\"a\": N'"},
+      {"<html>", "column 1: syntax error"},
+      {"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"}};
+  for (const auto& [text, words] : texts)
+    ExpectRefused(ParseConfig(text, "x"), absl::StatusCode::kInvalidArgument, words);
 }
 
 TEST(HuggingFaceConfig, ProductsAreCheckedAfterTheirFactors) {

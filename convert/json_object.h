@@ -22,40 +22,11 @@ inline constexpr int kMaxJsonDepth = 100;
 // 514,906 pairs, has 1.8 million.
 inline constexpr int64_t kMaxJsonValues = int64_t{4} << 20;
 
-// ResourceExhausted over a limit above: before parsing, which would take memory for all of it.
-inline absl::Status CheckJsonSize(absl::string_view text) {
-  int64_t values = 1;
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '"') in_string = !in_string;
-    if (in_string) {
-      if (c == '\\') ++i;
-      continue;
-    }
-    if (c == ']' || c == '}') --depth;
-    if (c == '[' || c == '{') ++depth;
-    if (c == '[' || c == '{' || c == ',') ++values;
-    if (depth > kMaxJsonDepth) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("JSON nested deeper than ", kMaxJsonDepth, ", the limit"));
-    }
-    if (values > kMaxJsonValues) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("JSON of more than ", kMaxJsonValues, " values, the limit"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-// Discarded where `text` is no JSON. Errors of CheckJsonSize, with `place` before them.
-inline absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view place) {
-  if (auto s = CheckJsonSize(text); !s.ok()) {
-    return absl::Status(s.code(), absl::StrCat(place, ": ", s.message()));
-  }
-  return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-}
+// The object that `text` is. ResourceExhausted over a limit above, before parsing, which would take
+// memory for all of it. InvalidArgument, with what and where, for anything else.
+absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view text);
+// Its errors begin with `place`.
+absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view text, absl::string_view place);
 
 // Settings of one object. A setting that is null counts as absent. The first error sticks in
 // status(); what is returned after it has no meaning. Borrows the JSON value.

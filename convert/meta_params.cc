@@ -25,11 +25,8 @@ int64_t DefaultContext(const pb::ModelConfig& config) {
 }  // namespace
 
 absl::StatusOr<Hyperparameters> ParseMetaParams(absl::string_view text, const std::string& place) {
-  const absl::StatusOr<nlohmann::json> root = ParseJson(text, place);
+  const absl::StatusOr<nlohmann::json> root = ParseJsonObject(text, place);
   if (!root.ok()) return root.status();
-  if (!root->is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(place, ": not a JSON object"));
-  }
   JsonObject json(*root, place);
   for (const char* key : kRefusedWhereSet) {
     if (json.IsSet(key)) {

@@ -112,7 +112,7 @@ absl::StatusOr<std::optional<nlohmann::json>> ReadJsonFile(const std::string& pa
   absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxConfigBytes);
   if (absl::IsNotFound(text.status())) return std::nullopt;
   if (!text.ok()) return text.status();
-  return ParseJson(*text, path);
+  return ParseJsonObject(*text, path);
 }
 
 absl::StatusOr<std::optional<Quantization>> FindQuantization(const std::string& path,

@@ -31,10 +31,7 @@ absl::StatusOr<Json> ReadJson(const std::string& path) {
   absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxConfigBytes);
   if (absl::IsNotFound(text.status())) return Json();
   if (!text.ok()) return text.status();
-  absl::StatusOr<Json> json = ParseJson(*text, path);
-  if (json.ok() && !json->is_object())
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object"));
-  return json;
+  return ParseJsonObject(*text, path);
 }
 
 const Json* Find(const Json& object, const char* key) {
