@@ -146,7 +146,10 @@ absl::StatusOr<RebuiltTensor> TorchRebuilder::Call(const PickleGlobal& function,
 
 absl::Status TorchRebuilder::ReadIntegers(Ref r, absl::string_view what, const std::string& place,
                                           std::vector<int64_t>* out) const {
-  if (!p_.IsSequence(r)) return Invalid(place, absl::StrCat("its ", what, " is not a tuple"));
+  // Nor a list, which may have changed since the call.
+  if (p_.kind(r) != Kind::kTuple) {
+    return Invalid(place, absl::StrCat("its ", what, " is not a tuple"));
+  }
   const auto items = p_.Items(r);
   if (items.size() > kMaxTensorRank) {
     return Invalid(place, absl::StrCat("its ", what, " has ", items.size(),
