@@ -135,7 +135,9 @@ void PickleMachine::TupleOf(size_t n) {
 void PickleMachine::Append(absl::Span<const Ref> items, Ref target, Kind kind) {
   if (p_.kind(target) != kind) return Invalid("APPEND to what is not a list");
   if (!Charge(items.size())) return;
-  auto& list = p_.lists_[p_.nodes_[target].list];
+  const uint32_t index = p_.nodes_[target].list;
+  if (used_.contains(index)) return Invalid("a list or dict changes after another was made of it");
+  auto& list = p_.lists_[index];
   list.insert(list.end(), items.begin(), items.end());
 }
 
@@ -175,9 +177,11 @@ void PickleMachine::Call(Ref function, Ref arguments, bool as_class) {
   absl::Span<const Ref> args = p_.Items(arguments);
   switch (global->role) {
     case GlobalRole::kDictClass:
-      return MakeContainer(Kind::kDict, *global, args);
     case GlobalRole::kListClass:
-      return MakeContainer(Kind::kList, *global, args);
+      // Python's __new__ fills tuples alone; nobody writes it with arguments.
+      if (as_class && !args.empty()) return Invalid(absl::StrCat("NEWOBJ of a filled ", name));
+      return MakeContainer(global->role == GlobalRole::kDictClass ? Kind::kDict : Kind::kList,
+                           *global, args);
     case GlobalRole::kConstant:
     case GlobalRole::kStorageType:
     case GlobalRole::kDType:
@@ -189,7 +193,7 @@ void PickleMachine::Call(Ref function, Ref arguments, bool as_class) {
       if (as_class) return Invalid(absl::StrCat("NEWOBJ of ", name, ", which is not a class"));
       break;
     case GlobalRole::kObjectClass:
-      // copyreg._reconstructor(class, base, state): how protocols 0 and 1 spell NEWOBJ.
+      // copyreg._reconstructor(class, base, content or None): how protocols 0 and 1 spell NEWOBJ.
       if (absl::string_view(global->name) == "_reconstructor") {
         if (args.size() != 3 || p_.kind(args[0]) != Kind::kGlobal) {
           return Invalid(absl::StrCat(name, " of what is not a class"));
@@ -199,8 +203,9 @@ void PickleMachine::Call(Ref function, Ref arguments, bool as_class) {
             role != GlobalRole::kNamespaceClass) {
           break;
         }
-        const Ref made = args[0];
-        return Call(made, AddTuple({}), true);
+        const Ref made = args[0], content = args[2];
+        if (p_.kind(content) == Kind::kNone) return Call(made, AddTuple({}), true);
+        return Call(made, AddTuple({content}), false);
       }
       break;
     case GlobalRole::kNamespaceClass:
@@ -213,15 +218,21 @@ void PickleMachine::Call(Ref function, Ref arguments, bool as_class) {
 }
 
 // dict(...), OrderedDict(pairs), set(list), torch.Size(tuple), deque(list, maxlen), ... A container
-// made of another one of its kind is that one: a copy could be asked for again and again.
+// made of another one of its kind is that one, which may not change any more: a copy could be asked
+// for again and again.
 void PickleMachine::MakeContainer(Kind kind, const PickleGlobal& global,
                                   absl::Span<const Ref> args) {
   const bool factory = absl::string_view(global.name) == "defaultdict";
   if (args.empty() || (factory && args.size() == 1)) return Push(AddList(kind, {}));
   const Ref from = args[0];
-  if (p_.IsSequence(from) && p_.Items(from).empty()) return Push(AddList(kind, {}));
-  if (kind == Kind::kList ? p_.IsSequence(from) : p_.kind(from) == Kind::kDict) return Push(from);
-  if (kind == Kind::kDict && p_.IsSequence(from)) {
+  const bool same = kind == Kind::kList ? p_.IsSequence(from) : p_.kind(from) == Kind::kDict;
+  if ((same || p_.IsSequence(from)) && p_.Items(from).empty()) return Push(AddList(kind, {}));
+  if (same) {
+    Use(from);
+    return Push(from);
+  }
+  // A Counter of a list counts its items.
+  if (p_.IsSequence(from) && absl::string_view(global.name) != "Counter") {
     const Ref made = AddList(kind, {});
     for (Ref pair : p_.Items(from)) {
       if (!status_.ok()) return;
@@ -236,6 +247,11 @@ void PickleMachine::MakeContainer(Kind kind, const PickleGlobal& global,
       absl::StrCat("a call of ", global.module, ".", global.name, " with unexpected arguments"));
 }
 
+// What is made of r has its items as they are now.
+void PickleMachine::Use(Ref r) {
+  if (p_.kind(r) == Kind::kList || p_.kind(r) == Kind::kDict) used_.insert(p_.nodes_[r].list);
+}
+
 void PickleMachine::Build(Ref target, Ref state) {
   switch (p_.kind(target)) {
     case Kind::kDict:
@@ -247,6 +263,10 @@ void PickleMachine::Build(Ref target, Ref state) {
       const GlobalRole role = object.global->role;
       if (role != GlobalRole::kObjectClass && role != GlobalRole::kNamespaceClass) break;
       if (object.has_state) return Invalid("a second BUILD of one object");
+      if (role == GlobalRole::kNamespaceClass) {
+        if (p_.kind(state) != Kind::kDict) break;
+        Use(state);
+      }
       object.state = state;
       object.has_state = true;
       return;

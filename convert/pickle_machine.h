@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -86,6 +87,7 @@ class PickleMachine {
   void PushGlobal(absl::string_view module, absl::string_view name);
   void Call(Ref function, Ref arguments, bool as_class);
   void MakeContainer(Kind kind, const PickleGlobal& global, absl::Span<const Ref> arguments);
+  void Use(Ref r);
   void Build(Ref target, Ref state);
   void Put(uint64_t index);
   void Get(uint64_t index);
@@ -101,6 +103,7 @@ class PickleMachine {
   std::vector<Ref> stack_;
   std::vector<uint32_t> marks_;  // heights of stack_
   absl::flat_hash_map<uint32_t, Ref> memo_;
+  absl::flat_hash_set<uint32_t> used_;  // of lists_: may not change any more
 };
 
 // Refuses cycles, and paths and walks longer than the limits.

@@ -358,6 +358,62 @@ TEST(Pickle, Case33_SixtyMemoDoublings) {
   Refused(bytes + "\x86.", StatusCode::kOk, {});
 }
 
+TEST(Pickle, WhatOthersWereMadeOfMayNotChange) {
+  const std::string filled =
+      "}q\x01U\x01"
+      "aK\x01s";
+  for (const std::string& bytes : {// The source changes, or what was made of it.
+                                   filled + "0ccollections\nCounter\nh\x01\x85R0h\x01U\x01"
+                                            "bK\x02s.",
+                                   filled + "0ccollections\nOrderedDict\nh\x01\x85RU\x01"
+                                            "bK\x02s.",
+                                   std::string("](K\x01"
+                                               "eq\x01"
+                                               "0c__builtin__\nlist\nh\x01\x85R0h\x01K\x02"
+                                               "a."),
+                                   std::string("](K\x01"
+                                               "eq\x01"
+                                               "0ctorch\nSize\nh\x01\x85R0h\x01(K\x02"
+                                               "e."),
+                                   // The content of an object.
+                                   filled + "0cargparse\nNamespace\n)\x81h\x01"
+                                            "b0h\x01U\x01"
+                                            "bK\x02s."}) {
+    Refused(bytes, StatusCode::kInvalidArgument, {"changes after", "pickle byte"});
+  }
+  // Copies of pairs and of what is empty are copies.
+  EXPECT_EQ(Shown("]q\x01(K\x01K\x02\x86"
+                  "e0ccollections\nOrderedDict\nh\x01\x85Rh\x01K\x03"
+                  "a\x86."),
+            "({1, 2}, [(1, 2), 3])");
+  EXPECT_EQ(Shown("}q\x01"
+                  "0ccollections\nOrderedDict\nh\x01\x85Rh\x01K\x01K\x02s\x86."),
+            "({}, {1, 2})");
+  EXPECT_EQ(Shown("]q\x01"
+                  "0ccollections\ndeque\nh\x01K\x05\x86RK\x01"
+                  "ah\x01\x86."),
+            "([1], [])");
+}
+
+TEST(Pickle, ClassesAreFilledAsPythonFillsThem) {
+  EXPECT_EQ(Shown("ccopy_reg\n_reconstructor\n(ccollections\nOrderedDict\nc__builtin__\ndict\n"
+                  "}U\x01"
+                  "aK\x01stR."),
+            "{'a', 1}");
+  Refused(
+      "ccollections\nOrderedDict\n](K\x01K\x02\x86"
+      "e\x85\x81.",
+      StatusCode::kInvalidArgument, {"NEWOBJ"});
+  Refused(
+      "ccollections\nCounter\n](K\x01K\x02\x86"
+      "e\x85R.",
+      StatusCode::kInvalidArgument, {"Counter"});
+  Refused(
+      "cargparse\nNamespace\n)\x81K\x01"
+      "b.",
+      StatusCode::kInvalidArgument, {"BUILD"});
+}
+
 TEST(Pickle, Case34_AListThatContainsItself) {
   Refused(
       "]q\x01h\x01"
