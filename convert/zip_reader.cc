@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -397,10 +398,16 @@ absl::StatusOr<ZipReader> ZipReader::Open(File file) {
     zip.has_checksums_ |= record.crc32 != 0;
     zip.records_.push_back(std::move(record));
   }
+  // Readers that pass over case, as torch's, would take the one for the other.
+  absl::flat_hash_map<std::string, int> without_case;
   for (size_t i = 0; i < zip.records_.size(); ++i) {
-    if (!zip.by_name_.emplace(zip.records_[i].name, i).second) {
-      return Invalid(path, absl::StrCat("two zip records named ", Quote(zip.records_[i].name)));
+    const std::string& name = zip.records_[i].name;
+    const auto [other, added] = without_case.emplace(absl::AsciiStrToLower(name), i);
+    if (!added) {
+      return Invalid(path, absl::StrCat("two zip records named ", Quote(name), " and ",
+                                        Quote(zip.records_[other->second].name)));
     }
+    zip.by_name_.emplace(name, i);
   }
   return zip;
 }

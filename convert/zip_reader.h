@@ -37,10 +37,10 @@ struct ZipRecord {
 class ZipReader {
  public:
   // Reads the central directory and every local header and data descriptor, and checks that they
-  // agree, that names are unique and relative, and that records are disjoint ranges of the file,
-  // which begins with the first and ends with the end record. No record is read.
-  // InvalidArgument: malformed; DataLoss: cut short; Unimplemented: encrypted, split, or a method
-  // that is neither stored nor deflate; ResourceExhausted: over a limit above.
+  // agree, that names are relative and differ in more than case, and that records are disjoint
+  // ranges of the file, which begins with the first and ends with the end record. No record is
+  // read. InvalidArgument: malformed; DataLoss: cut short; Unimplemented: encrypted, split, or a
+  // method that is neither stored nor deflate; ResourceExhausted: over a limit above.
   static absl::StatusOr<ZipReader> Open(File file);
 
   const File& file() const { return file_; }

@@ -198,6 +198,13 @@ TEST(ZipReader, Case05_NamesMatchExactly) {
   const ZipReader zip = Open({Entry("x/DATA.PKL", "1")});
   EXPECT_EQ(zip.Find("x/data.pkl"), -1);
   EXPECT_EQ(zip.Find("x/DATA.PKL"), 0);
+  // Where there are both, torch takes either.
+  Refused({Entry("x/data.pkl", "1"), Entry("x/DATA.PKL", "2")}, {}, StatusCode::kInvalidArgument,
+          {"two zip records", "x/data.pkl", "x/DATA.PKL"});
+  Refused({Entry("x/data/0", "1"), Entry("x/Data/0", "1")}, {}, StatusCode::kInvalidArgument,
+          {"two zip records", "x/data/0", "x/Data/0"});
+  const std::vector<ZipEntry> other = {Entry("x/\u00e9", "1"), Entry("x/\u00c9", "2")};
+  ExpectContents(Open(other), other);
 }
 
 TEST(ZipReader, Case06_LocalHeaderDiffers) {
