@@ -128,6 +128,36 @@ TEST(TorchLegacy, Case23_StorageViewOutsideItsRoot) {
           StatusCode::kInvalidArgument, {"'w'", "needs 16", "has 12"});
 }
 
+// {"a": of a view of storage "7", "b": of one of another storage or another view}.
+std::string TwoViews(const std::string& key_a, int64_t offset_a, const std::string& root_b,
+                     const std::string& key_b, int64_t offset_b) {
+  Pickler p;
+  p.Proto(2).Dict();
+  auto add = [&p](const char* name, const std::string& root, const std::string& key,
+                  int64_t offset) {
+    p.Str(name).Global("torch._utils", "_rebuild_tensor_v2").Mark();
+    p.Mark().Str("storage").Global("torch", "FloatStorage").Str(root).Str("cpu").Int(5);
+    p.Mark().Str(key).Int(offset).Int(2).Tuple().Tuple().Raw("Q");
+    p.View(0, {2}, {1}).Tuple().Reduce().SetItem();
+  };
+  add("a", "7", key_a, offset_a);
+  add("b", root_b, key_b, offset_b);
+  return p.Stop();
+}
+
+TEST(TorchLegacy, Case23_OneKeyForTwoStorageViews) {
+  const auto source =
+      OpenBytes(LegacyFile(TwoViews("v", 1, "7", "v", 1), {"7"}, {{5, FloatsData(5)}}));
+  ASSERT_NE(source, nullptr);
+  EXPECT_EQ(Floats(*source, 1), (std::vector<float>{1, 2}));
+  for (const std::string& object :
+       {TwoViews("v", 1, "7", "v", 2), TwoViews("v", 1, "8", "v", 1), TwoViews("7", 1, "7", "w", 2),
+        TwoViews("v", 1, "8", "7", 1), TwoViews("8", 1, "8", "w", 1)}) {
+    Refused(LegacyFile(object, {"7", "8"}, {{5, FloatsData(5)}, {5, FloatsData(5)}}),
+            StatusCode::kInvalidArgument, {"tensor", "the key", "view", "too"});
+  }
+}
+
 TEST(TorchLegacy, Case24_SystemIsNeverRun) {
   Refused(LegacyFile(Pickler().Proto(2).Global("posix", "system").Str("true").Raw("\x85R").Stop(),
                      {}, {}),

@@ -17,6 +17,13 @@ absl::Status Invalid(const std::string& place, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(place, ": ", what));
 }
 
+constexpr size_t kMaxStorageKeyBytes = 256;
+
+bool IsKey(const Pickle& p, Ref r) { return p.IsString(r) || p.IsInt(r); }
+std::string KeyText(const Pickle& p, Ref r) {
+  return p.IsString(r) ? std::string(p.Text(r)) : absl::StrCat(p.Int(r));
+}
+
 }  // namespace
 
 absl::Status PlaceView(int64_t offset, int64_t begin_bytes, int64_t storage_bytes,
@@ -233,7 +240,7 @@ absl::StatusOr<TorchRebuilder::StorageView> TorchRebuilder::FindStorage(Ref r,
   const auto id = p_.Items(p_.Content(r));
   if (id.size() < 5 || id.size() > 6 || !p_.IsString(id[0]) || p_.Text(id[0]) != "storage" ||
       p_.kind(id[1]) != Kind::kGlobal || p_.Global(id[1]).role != GlobalRole::kStorageType ||
-      !(p_.IsString(id[2]) || p_.IsInt(id[2])) || !p_.IsString(id[3]) || !p_.IsInt(id[4])) {
+      !IsKey(p_, id[2]) || !p_.IsString(id[3]) || !p_.IsInt(id[4])) {
     return Invalid(place, "a storage that is not described as torch does");
   }
   if (p_.Text(id[3]) == "meta") {
@@ -242,7 +249,7 @@ absl::StatusOr<TorchRebuilder::StorageView> TorchRebuilder::FindStorage(Ref r,
   }
   const PickleGlobal& type = p_.Global(id[1]);
   TorchStorage storage;
-  storage.key = p_.IsString(id[2]) ? std::string(p_.Text(id[2])) : absl::StrCat(p_.Int(id[2]));
+  storage.key = KeyText(p_, id[2]);
   storage.dtype = type.dtype;
   storage.untyped = type.untyped;
   if (!type.has_dtype) storage.unsupported = type.note;
@@ -252,12 +259,18 @@ absl::StatusOr<TorchRebuilder::StorageView> TorchRebuilder::FindStorage(Ref r,
       __builtin_mul_overflow(storage.elements, element_bytes, &storage.bytes)) {
     return Invalid(place, absl::StrCat("a storage of ", storage.elements, " elements"));
   }
-  if (storage.key.size() > 256)
-    return Invalid(place, "the key of a storage is longer than 256 bytes");
+  if (storage.key.size() > kMaxStorageKeyBytes) {
+    return Invalid(
+        place, absl::StrCat("the key of a storage is longer than ", kMaxStorageKeyBytes, " bytes"));
+  }
 
   auto [known, added] = by_key_.emplace(storage.key, storages_.size());
   StorageView view{known->second, 0, storage.bytes};
   if (added) {
+    if (views_.contains(storage.key)) {
+      return Invalid(place, absl::StrCat("the key ", Quote(storage.key),
+                                         " of a storage is that of a view, too"));
+    }
     storages_.push_back(storage);
   } else {
     const TorchStorage& first = storages_[known->second];
@@ -272,7 +285,8 @@ absl::StatusOr<TorchRebuilder::StorageView> TorchRebuilder::FindStorage(Ref r,
   }
   if (id.size() == 6 && p_.kind(id[5]) != Kind::kNone) {
     const bool triple = p_.kind(id[5]) == Kind::kTuple && p_.Items(id[5]).size() == 3;
-    if (!triple || !p_.IsInt(p_.Items(id[5])[1]) || !p_.IsInt(p_.Items(id[5])[2])) {
+    if (!triple || !IsKey(p_, p_.Items(id[5])[0]) || !p_.IsInt(p_.Items(id[5])[1]) ||
+        !p_.IsInt(p_.Items(id[5])[2])) {
       return Invalid(place, "the view of a storage that is not described as torch does");
     }
     const int64_t offset = p_.Int(p_.Items(id[5])[1]), elements = p_.Int(p_.Items(id[5])[2]);
@@ -283,6 +297,18 @@ absl::StatusOr<TorchRebuilder::StorageView> TorchRebuilder::FindStorage(Ref r,
     }
     view.offset_bytes = offset * element_bytes;
     view.bytes = elements * element_bytes;
+    // torch looks views up by their keys, among the storages.
+    const std::string key = KeyText(p_, p_.Items(id[5])[0]);
+    if (key.size() > kMaxStorageKeyBytes) {
+      return Invalid(
+          place, absl::StrCat("the key of a view is longer than ", kMaxStorageKeyBytes, " bytes"));
+    }
+    const StorageView& first = views_.emplace(key, view).first->second;
+    if (by_key_.contains(key) || first.storage != view.storage ||
+        first.offset_bytes != view.offset_bytes || first.bytes != view.bytes) {
+      return Invalid(place, absl::StrCat("the key ", Quote(key),
+                                         " of a view of a storage is that of another one, too"));
+    }
   }
   return view;
 }

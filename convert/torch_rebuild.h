@@ -67,6 +67,7 @@ class TorchRebuilder {
   const TarTensors* const tar_;
   std::vector<TorchStorage> storages_;
   absl::flat_hash_map<std::string, int> by_key_;
+  absl::flat_hash_map<std::string, StorageView> views_;  // by their own keys
 };
 
 }  // namespace quire
