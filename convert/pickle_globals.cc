@@ -226,6 +226,7 @@ constexpr PickleGlobal kGlobals[] = {
     Row("__builtin__", "set", kList),
     Row("__builtin__", "frozenset", kList),
     Row("__builtin__", "bytearray", kObject),
+    Row("__builtin__", "bytes", kObject),  // how protocol 2 spells b''
     Row("__builtin__", "complex", kObject),
     Row("__builtin__", "slice", kObject),
     Row("__builtin__", "xrange", kObject),

@@ -195,6 +195,13 @@ def test_metadata(quire, tmp_path):
     assert {key: metadata.get(key, "absent") for key in expected} == expected
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_empty_bytes_and_arrays(quire, tmp_path, protocol):
+    value = {"a": np.zeros(0), "b": b"", "c": bytearray(), "w": torch.ones(2)}
+    torch.save(value, tmp_path / "x.pt", pickle_protocol=protocol)
+    check(quire, tmp_path / "x.pt", torch.load(tmp_path / "x.pt", weights_only=False), "torch-zip")
+
+
 def test_single_tensor_and_list(quire, tmp_path):
     torch.save(torch.arange(5), tmp_path / "tensor.pt")
     check(quire, tmp_path / "tensor.pt", torch.arange(5), "torch-zip")
