@@ -100,10 +100,13 @@ bool TorchRebuilder::IsTensor(Ref r) const {
 }
 
 absl::Status TorchRebuilder::NoteStorages(const std::string& place) {
+  int64_t ids = 0;
   for (Ref r = 0; r < p_.size(); ++r) {
     if (p_.kind(r) != Kind::kPersistent) continue;
+    ++ids;
     if (tar_ != nullptr && p_.IsInt(p_.Content(r))) continue;
-    if (auto s = FindStorage(r, place); !s.ok()) return s.status();
+    auto storage = FindStorage(r, absl::StrCat(place, ": persistent id ", ids));
+    if (!storage.ok()) return storage.status();
   }
   return absl::OkStatus();
 }

@@ -165,6 +165,12 @@ TEST(TorchRebuild, Case46_MalformedShapes) {
   }
 }
 
+TEST(TorchRebuild, PersistentIdsOutsideOfTensors) {
+  Refused(Pickler().Proto(2).Raw("](").Storage("FloatStorage", "0", 12).Raw("NQe").Stop(),
+          TwelveFloats(), StatusCode::kInvalidArgument,
+          {": persistent id 2: a storage that is not one"});
+}
+
 TEST(TorchRebuild, Case47_RecordUnlikeItsElements) {
   for (int elements : {0, 3, 11, 13, 1 << 20}) {
     Refused(ViewPickle("FloatStorage", elements, 0, {0}, {1}), TwelveFloats(),
