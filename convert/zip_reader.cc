@@ -88,26 +88,30 @@ absl::Status Widen(absl::Span<const uint8_t>* zip64, uint64_t* value, const std:
 
 absl::StatusOr<Directory> FindDirectory(const File& file) {
   const std::string& path = file.path();
-  const int64_t tail_bytes = std::min(file.size(), kEndBytes + kMaxCommentBytes);
+  const int64_t tail_bytes = std::min(file.size(), kLocatorBytes + kEndBytes + kMaxCommentBytes);
   std::vector<uint8_t> tail(tail_bytes);
   if (auto s = file.ReadAt(file.size() - tail_bytes, absl::MakeSpan(tail)); !s.ok()) return s;
   int64_t at = tail_bytes - kEndBytes;  // of the end record, in `tail`
-  if (at < 0 || U32(&tail[at]) != kEndMagic) {
-    for (int64_t i = at - 1; i >= 0; --i) {
-      if (U32(&tail[i]) != kEndMagic) continue;
-      return Invalid(
-          path, absl::StrCat("trailing bytes: ", at - i, " behind the zip end record at offset ",
-                             file.size() - tail_bytes + i));
-    }
+  while (at >= 0 && U32(&tail[at]) != kEndMagic) --at;
+  if (at < 0) {
     return absl::DataLossError(absl::StrCat(path,
                                             ": no end record: a zip archive that was cut short (",
                                             file.size(), " bytes are here)"));
   }
   const uint8_t* end = &tail[at];
-  int64_t end_offset = file.size() - kEndBytes;
-  if (U16(end + 20) != 0) {
+  int64_t end_offset = file.size() - tail_bytes + at;
+  const int64_t comment_bytes = U16(end + 20), behind_bytes = tail_bytes - at - kEndBytes;
+  if (comment_bytes > behind_bytes) {
     return absl::DataLossError(absl::StrCat(path, ": the zip end record promises a comment of ",
-                                            U16(end + 20), " bytes, the file ends before it"));
+                                            comment_bytes, " bytes, the file ends before its end"));
+  }
+  if (comment_bytes < behind_bytes) {
+    return Invalid(path, absl::StrCat("trailing bytes: ", behind_bytes - comment_bytes,
+                                      " behind the zip end record at offset ", end_offset));
+  }
+  for (int64_t i = at + kEndBytes; i + 4 <= tail_bytes; ++i) {
+    if (U32(&tail[i]) != kEndMagic) continue;
+    return Invalid(path, "two zip end records, one of them cut short by the end of the comment");
   }
   if (U16(end + 4) != 0 || U16(end + 6) != 0) {
     return absl::UnimplementedError(absl::StrCat(path, ": a zip archive split over several disks"));

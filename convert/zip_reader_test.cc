@@ -176,9 +176,31 @@ TEST(ZipReader, Case03_TrailingJunk) {
   ZipTail tail;
   tail.after_end = "junk";
   Refused(TwoEntries(), tail, StatusCode::kInvalidArgument, {"trailing bytes: 4"});
-  tail.after_end = "";
   tail.comment = "a comment";
-  Refused(TwoEntries(), tail, StatusCode::kInvalidArgument, {"trailing bytes: 9"});
+  Refused(TwoEntries(), tail, StatusCode::kInvalidArgument, {"trailing bytes: 4"});
+}
+
+TEST(ZipReader, Case03_Comments) {
+  ZipTail tail;
+  for (const size_t bytes : {1, 22, 65535}) {
+    tail.comment = std::string(bytes, 'c');
+    for (const bool zip64 : {true, false}) {
+      tail.zip64 = zip64;
+      ExpectContents(Open(TwoEntries(), tail), TwoEntries());
+    }
+    const std::string bytes_there = BuildZip(TwoEntries(), tail);
+    ExpectRefused(bytes_there.substr(0, bytes_there.size() - 1), OpenZip, StatusCode::kDataLoss,
+                  {"comment of " + std::to_string(bytes)});
+  }
+  // An end record inside of it, whole or not.
+  const std::string end = BuildZip({}).substr(76);
+  ASSERT_EQ(end.size(), 22u);
+  for (const std::string& comment : {end, "c" + end, end.substr(0, 4), "c" + end.substr(0, 21)}) {
+    tail.comment = comment;
+    Refused(TwoEntries(), tail, StatusCode::kInvalidArgument, {"end record"});
+  }
+  tail.comment = end + "c";
+  Refused(TwoEntries(), tail, StatusCode::kInvalidArgument, {"trailing bytes: 1"});
 }
 
 TEST(ZipReader, Case03_TwoEndRecords) {

@@ -233,6 +233,13 @@ def test_deflated(quire, tmp_path):
     check(quire, tmp_path / "y.pt", value, "torch-zip")
 
 
+def test_archive_with_a_comment(quire, tmp_path):
+    torch.save(tied(), tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt", "a") as archive:
+        archive.comment = b"not for sale"
+    check(quire, tmp_path / "x.pt", torch.load(tmp_path / "x.pt"), "torch-zip")
+
+
 def test_records_in_another_order(quire, tmp_path):
     torch.save(training(), tmp_path / "x.pt")
     repack(tmp_path / "x.pt", tmp_path / "y.pt", zipfile.ZIP_STORED, order=sorted)
