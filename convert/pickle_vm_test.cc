@@ -184,6 +184,21 @@ TEST(Pickle, Case25_StackGlobalFromTheMemoAndDottedNames) {
   Refused("c" + std::string(5000, 'a') + "\nb\n.", StatusCode::kInvalidArgument, {"512"});
 }
 
+TEST(Pickle, MessagesShowNoControlCharacters) {
+  for (const auto& [name, shown] : std::vector<std::pair<std::string, std::string>>{
+           {"\x1b[2J", "\\x1b[2J"},
+           {"\u202exyz", "\\xe2\\x80\\xaexyz"},
+           {"\u200f.", "\\xe2\\x80\\x8f."},
+           {"\u2028", "\\xe2\\x80\\xa8"},
+           {"\u2066x", "\\xe2\\x81\\xa6x"},
+           {"\u061cx", "\\xd8\\x9cx"},
+           {"\u009b[2J", "\\xc2\\x9b[2J"},
+           {"\u00e9\u0441\u2013\u2070", "\u00e9\u0441\u2013\u2070"}}) {
+    Refused(Pickler().Global("torch", name).Stop(), StatusCode::kInvalidArgument,
+            {"'torch " + shown + "'"});
+  }
+}
+
 TEST(Pickle, Case26_CallsAndStatesOfTheWrongType) {
   const char* const cases[] = {
       "K\x01)R.",                                   // a number
