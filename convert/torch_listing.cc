@@ -115,16 +115,56 @@ bool ScalarJson(const Pickle& p, Ref r, json* value) {
   }
 }
 
-// A key as a component of a dotted name; of one that is too long, only as much as shows that. Dicts
-// of optimizers have integers for keys.
-std::string KeyText(const Pickle& p, Ref r) {
-  if (p.IsString(r) || p.kind(r) == Kind::kBytes) {
-    return std::string(p.Text(r).substr(0, kMaxTensorNameBytes + 1));
+// Appends Python's repr() of a string. False where that would escape something, or may: it does so
+// with what is not ASCII where Unicode does not call it printable.
+bool AppendQuoted(absl::string_view string, std::string* text) {
+  for (const char c : string) {
+    if (c < 0x20 || c > 0x7e || c == '\'' || c == '\\') return false;
   }
-  if (p.kind(r) == Kind::kGlobal) return absl::StrCat(p.Global(r).module, ".", p.Global(r).name);
+  absl::StrAppend(text, "'", string.substr(0, kMaxTensorNameBytes), "'");
+  return true;
+}
+
+// Appends a key as a component of a dotted name, Python's str() of it; of one that is too long,
+// only as much as shows that. Inside of a tuple that is repr(). False for kinds of keys that are
+// seldom used and whose text is not that simple.
+bool AppendKey(const Pickle& p, Ref r, bool in_tuple, std::string* text) {
   json value;
-  if (ScalarJson(p, r, &value)) return value.is_string() ? value.get<std::string>() : Dump(value);
-  return "?";
+  std::string bytes;
+  switch (p.kind(r)) {
+    case Kind::kString:
+      if (in_tuple) return AppendQuoted(p.Text(r), text);
+      absl::StrAppend(text, p.Text(r).substr(0, kMaxTensorNameBytes + 1));
+      return true;
+    case Kind::kGlobal:
+      absl::StrAppend(text, p.Global(r).module, ".", p.Global(r).name);
+      return true;
+    case Kind::kTuple: {
+      const auto items = p.Items(r);
+      *text += '(';
+      for (size_t i = 0; i < items.size() && text->size() <= kMaxTensorNameBytes; ++i) {
+        if (i > 0) *text += ", ";
+        if (!AppendKey(p, items[i], true, text)) return false;
+      }
+      *text += items.size() == 1 ? ",)" : ")";
+      return true;
+    }
+    case Kind::kFloat:
+      // From there on, Python and JSON differ about exponents.
+      if (!(std::abs(p.Float(r)) < 1e15)) return false;
+      break;
+    default:
+      if (BytesOf(p, r, &bytes)) {
+        *text += 'b';
+        return AppendQuoted(bytes, text);
+      }
+  }
+  if (!ScalarJson(p, r, &value) || (in_tuple && value.is_string())) return false;
+  absl::StrAppend(text, value.is_null()      ? "None"
+                        : value.is_boolean() ? (value.get<bool>() ? "True" : "False")
+                        : value.is_string()  ? value.get<std::string>()
+                                             : Dump(value));
+  return true;
 }
 
 class Lister {
@@ -165,7 +205,11 @@ class Lister {
 
   absl::Status WalkDict(absl::Span<const Ref> items) {
     for (size_t i = 0; i < items.size(); i += 2) {
-      if (auto s = Below(KeyText(p_, items[i]), items[i + 1]); !s.ok()) return s;
+      std::string key;
+      const bool has_text = AppendKey(p_, items[i], false, &key);
+      without_text_ += !has_text;
+      if (auto s = Below(has_text ? key : "?", items[i + 1]); !s.ok()) return s;
+      without_text_ -= !has_text;
     }
     return absl::OkStatus();
   }
@@ -210,7 +254,7 @@ class Lister {
     return s;
   }
 
-  bool NameIsText() const { return too_long_ == 0 && IsPlainText(name_); }
+  bool NameIsText() const { return too_long_ == 0 && without_text_ == 0 && IsPlainText(name_); }
 
   absl::Status Count(int64_t bytes) {
     listing_bytes_ += bytes;
@@ -231,6 +275,10 @@ class Lister {
     if (too_long_ > 0) {
       return absl::InvalidArgumentError(
           absl::StrCat(place, ": its name is longer than ", kMaxTensorNameBytes, " bytes"));
+    }
+    if (without_text_ > 0) {
+      return absl::UnimplementedError(
+          absl::StrCat(place, ": below a key ('?') of a kind that is not supported in names"));
     }
     if (!NameIsText()) {
       return absl::InvalidArgumentError(
@@ -257,8 +305,9 @@ class Lister {
   TorchRebuilder rebuilder_;
   TorchListing listing_;
   std::string name_;
-  bool named_ = false;  // below a key: the next is set off by a dot
-  int too_long_ = 0;    // keys on the way here that name_ leaves out
+  bool named_ = false;    // below a key: the next is set off by a dot
+  int too_long_ = 0;      // keys on the way here that name_ leaves out
+  int without_text_ = 0;  // keys on the way here that name_ has as '?'
   absl::flat_hash_set<std::string> names_;
   int64_t listing_bytes_ = 0;
 };

@@ -202,6 +202,24 @@ def test_empty_bytes_and_arrays(quire, tmp_path, protocol):
     check(quire, tmp_path / "x.pt", torch.load(tmp_path / "x.pt", weights_only=False), "torch-zip")
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_keys_that_are_not_strings(quire, tmp_path, protocol):
+    keys = [("a", 0), ("a", 1), (), (7,), ((1, True), (None, 0.5)), -3, 2**62, True, False, None, 0.5, -2.0, 1e-7, b"x",
+            ("b", b"y"), torch.float32]  # fmt: skip
+    value = {"t": {key: torch.full((2,), float(i)) for i, key in enumerate(keys)}}
+    torch.save(value, tmp_path / "x.pt", pickle_protocol=protocol)
+    check(quire, tmp_path / "x.pt", value, "torch-zip")
+
+
+@pytest.mark.parametrize("key", [2**70, 1e16, ("it's",), ("\n",), ("é",), float("inf"), frozenset([1]), b"\xff"])
+def test_keys_that_have_no_place_in_names(quire, tmp_path, key):
+    torch.save({"a": {key: 1}, "w": torch.ones(2)}, tmp_path / "x.pt")
+    check(quire, tmp_path / "x.pt", {"w": torch.ones(2)}, "torch-zip")
+    torch.save({"a": {key: torch.ones(2)}}, tmp_path / "x.pt")
+    done = quire.run("inspect", tmp_path / "x.pt")
+    assert done.returncode == 1 and "'a.?'" in done.stderr.decode() and "a kind that is not supported" in done.stderr.decode()
+
+
 def test_single_tensor_and_list(quire, tmp_path):
     torch.save(torch.arange(5), tmp_path / "tensor.pt")
     check(quire, tmp_path / "tensor.pt", torch.arange(5), "torch-zip")
