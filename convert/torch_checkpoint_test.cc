@@ -143,6 +143,31 @@ TEST(TorchZip, Case37_DuplicateTensorName) {
   Refused(dotted.Stop(), TwelveFloats(), StatusCode::kInvalidArgument, {"'a.b'", "two tensors"});
 }
 
+TEST(TorchZip, Case37_OneKeyTwiceInADict) {
+  const std::string tensor = Pickler().Tensor("FloatStorage", "0", 12, 0, {3}, {1}).bytes();
+  const std::string one_float("G\x3f\xf0\0\0\0\0\0\0", 9);
+  const auto dict = [&](const std::string& first, const std::string& second,
+                        const std::string& value) {
+    return Pickler()
+        .Proto(2)
+        .Dict()
+        .Str("a")
+        .Dict()
+        .Raw(first + tensor + "s" + second + value + "ssN0")
+        .Stop();
+  };
+  for (const std::string& value : {std::string("N"), "}U\1x" + tensor + "s"}) {
+    Refused(dict("U\1w", "U\1w", value), TwelveFloats(), StatusCode::kInvalidArgument,
+            {"'a.w' is twice"});
+    for (const std::string& key : {std::string("K\1"), std::string("\x88"), one_float}) {
+      Refused(dict("K\1", key, value), TwelveFloats(), StatusCode::kInvalidArgument, {"is twice"});
+    }
+  }
+  // A string is no number; what holds no tensor is no concern.
+  EXPECT_NE(OpenBytes(TorchZipFile(dict("K\1", "U\0011", "N"), TwelveFloats())), nullptr);
+  EXPECT_NE(OpenBytes(TorchZipFile(dict("K\1", "K\2", "}K\1NsK\1Ns"), TwelveFloats())), nullptr);
+}
+
 TEST(TorchZip, Case38_BytesBehindStop) {
   Refused(FloatsPickle("w", 12) + "N.", TwelveFloats(), StatusCode::kInvalidArgument,
           {"2 bytes behind"});

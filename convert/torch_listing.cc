@@ -167,6 +167,16 @@ bool AppendKey(const Pickle& p, Ref r, bool in_tuple, std::string* text) {
   return true;
 }
 
+// The same for keys that are equal in Python, as True, 1 and 1.0; `text` is AppendKey's.
+std::string KeyIdentity(const Pickle& p, Ref r, absl::string_view text) {
+  if (p.IsString(r)) return absl::StrCat("'", text);
+  if (p.kind(r) == Kind::kBool) return absl::StrCat(p.Bool(r));
+  if (p.kind(r) == Kind::kFloat && std::trunc(p.Float(r)) == p.Float(r)) {
+    return absl::StrCat(static_cast<int64_t>(p.Float(r)));  // below 1e15
+  }
+  return std::string(text);
+}
+
 class Lister {
  public:
   Lister(const Pickle& pickle, absl::string_view place, const TarTensors* tar)
@@ -204,12 +214,30 @@ class Lister {
   }
 
   absl::Status WalkDict(absl::Span<const Ref> items) {
+    const size_t before = listing_.tensors.size();
     for (size_t i = 0; i < items.size(); i += 2) {
       std::string key;
       const bool has_text = AppendKey(p_, items[i], false, &key);
       without_text_ += !has_text;
       if (auto s = Below(has_text ? key : "?", items[i + 1]); !s.ok()) return s;
       without_text_ -= !has_text;
+    }
+    return listing_.tensors.size() == before ? absl::OkStatus() : CheckKeys(items);
+  }
+
+  // In Python, the last value of a key that occurs again is the only one.
+  absl::Status CheckKeys(absl::Span<const Ref> items) {
+    absl::flat_hash_set<std::string> keys;
+    keys.reserve(items.size() / 2);
+    for (size_t i = 0; i < items.size(); i += 2) {
+      std::string text;
+      // Below others, tensors are refused.
+      if (!AppendKey(p_, items[i], false, &text) || text.size() > kMaxTensorNameBytes) continue;
+      if (auto s = Count(text.size()); !s.ok()) return s;
+      if (keys.insert(KeyIdentity(p_, items[i], text)).second) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(place_, ": ", Quote(named_ ? absl::StrCat(name_, ".", text) : text),
+                       " is twice in a dict"));
     }
     return absl::OkStatus();
   }
