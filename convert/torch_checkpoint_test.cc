@@ -213,6 +213,32 @@ TEST(TorchZip, NamesAndSettingsAreLimitedTogether) {
   Refused(list.Raw("e").Stop(), {}, StatusCode::kOk, {});
 }
 
+TEST(TorchZip, LargeObjectsMetAgainAndAgainCostLittle) {
+  const std::string large(1 << 20, 's');
+  for (const std::string& object :
+       {Pickler().Global("pathlib", "PosixPath").Str(large).Raw("\x85R").bytes(),
+        Pickler()
+            .Global("numpy.core.multiarray", "scalar")
+            .Global("numpy", "dtype")
+            .Str("f8")
+            .Raw("\x85R")
+            .Str(large)
+            .Raw("\x86R")
+            .bytes(),
+        Pickler()
+            .Global("pathlib", "PosixPath")
+            .Mark()
+            .Str("")
+            .Raw(std::string(1000000, '2'))
+            .Raw("tR")
+            .bytes()}) {
+    Pickler p;
+    p.Proto(2).Raw(object).Put(1).Raw("0]").Mark();
+    for (int i = 0; i < 1000000; ++i) p.Raw("h\1");
+    Refused(p.Raw("e").Stop(), {}, StatusCode::kOk, {});
+  }
+}
+
 TEST(TorchZip, Case57_ModelAndStateDictAreBothListed) {
   Pickler p;
   p.Proto(2).Dict();

@@ -23,15 +23,18 @@ std::string Dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-// The text of a str, or of a bytes object in any of its spellings.
+// The text of a str, or of a bytes object in any of its spellings. False where it is longer than
+// any name: objects are looked into wherever they are met.
 bool BytesOf(const Pickle& p, Ref r, std::string* bytes) {
   if (p.kind(r) == Kind::kBytes || p.kind(r) == Kind::kString) {
+    if (p.Text(r).size() > kMaxTensorNameBytes) return false;
     *bytes = std::string(p.Text(r));
     return true;
   }
   if (p.kind(r) != Kind::kObject || absl::string_view(p.Global(r).name) != "encode") return false;
   const auto args = p.Items(p.Content(r));
-  return args.size() == 2 && p.IsString(args[0]) && DecodeLatin1(p.Text(args[0]), bytes);
+  return args.size() == 2 && p.IsString(args[0]) &&
+         p.Text(args[0]).size() <= 2 * kMaxTensorNameBytes && DecodeLatin1(p.Text(args[0]), bytes);
 }
 
 // numpy.core.multiarray.scalar(dtype, bytes): best scores and step counts.
@@ -69,10 +72,11 @@ bool ObjectJson(const Pickle& p, Ref r, json* value) {
   if (name == "scalar") return NumpyScalar(p, args, value);
   const bool path = module == "pathlib" || module == "pathlib._local";
   const bool text = path || name == "device" || name == "TorchVersion" || name == "_get_layout";
-  if (!text || args.empty()) return false;
+  if (!text || args.empty() || args.size() > kMaxTensorNameBytes) return false;
   std::string joined;
   for (Ref arg : args) {
     if (p.IsString(arg)) {
+      if (joined.size() + p.Text(arg).size() > kMaxTensorNameBytes) return false;
       if (path && !joined.empty() && joined.back() != '/') joined += '/';
       absl::StrAppend(&joined, p.Text(arg));
     } else if (p.IsInt(arg)) {
@@ -80,7 +84,6 @@ bool ObjectJson(const Pickle& p, Ref r, json* value) {
     } else {
       return false;
     }
-    if (joined.size() > kMaxTensorNameBytes) return false;
   }
   *value = joined;
   return true;
