@@ -136,8 +136,12 @@ void PickleMachine::Append(absl::Span<const Ref> items, Ref target, Kind kind) {
   if (p_.kind(target) != kind) return Invalid("APPEND to what is not a list");
   if (!Charge(items.size())) return;
   const uint32_t index = p_.nodes_[target].list;
-  if (used_.contains(index)) return Invalid("a list or dict changes after another was made of it");
   auto& list = p_.lists_[index];
+  const auto limit = max_items_.find(index);
+  if (limit != max_items_.end() &&
+      static_cast<int64_t>(list.size() + items.size()) > limit->second) {
+    return Invalid("a list or dict changes after another was made of it, or outgrows its maxlen");
+  }
   list.insert(list.end(), items.begin(), items.end());
 }
 
@@ -226,13 +230,21 @@ void PickleMachine::MakeContainer(Kind kind, const PickleGlobal& global,
   if (args.empty() || (factory && args.size() == 1)) return Push(AddList(kind, {}));
   const Ref from = args[0];
   const bool same = kind == Kind::kList ? p_.IsSequence(from) : p_.kind(from) == Kind::kDict;
-  if ((same || p_.IsSequence(from)) && p_.Items(from).empty()) return Push(AddList(kind, {}));
-  if (same) {
+  // deque(items, maxlen) drops the first of more items; none that is pickled has more.
+  const bool bounded = absl::string_view(global.name) == "deque" && args.size() == 2 &&
+                       p_.kind(args[1]) != Kind::kNone;
+  const int64_t maxlen = bounded && p_.IsInt(args[1]) ? p_.Int(args[1]) : 0;
+  if ((same || p_.IsSequence(from)) && p_.Items(from).empty()) {
+    const Ref made = AddList(kind, {});
+    if (bounded && status_.ok()) max_items_[p_.nodes_[made].list] = maxlen;
+    return Push(made);
+  }
+  if (same && !(bounded && static_cast<int64_t>(p_.Items(from).size()) > maxlen)) {
     Use(from);
     return Push(from);
   }
   // A Counter of a list counts its items.
-  if (p_.IsSequence(from) && absl::string_view(global.name) != "Counter") {
+  if (kind == Kind::kDict && p_.IsSequence(from) && absl::string_view(global.name) != "Counter") {
     const Ref made = AddList(kind, {});
     for (Ref pair : p_.Items(from)) {
       if (!status_.ok()) return;
@@ -249,7 +261,8 @@ void PickleMachine::MakeContainer(Kind kind, const PickleGlobal& global,
 
 // What is made of r has its items as they are now.
 void PickleMachine::Use(Ref r) {
-  if (p_.kind(r) == Kind::kList || p_.kind(r) == Kind::kDict) used_.insert(p_.nodes_[r].list);
+  if (p_.kind(r) != Kind::kList && p_.kind(r) != Kind::kDict) return;
+  max_items_[p_.nodes_[r].list] = p_.Items(r).size();
 }
 
 void PickleMachine::Build(Ref target, Ref state) {

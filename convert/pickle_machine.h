@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -103,7 +102,7 @@ class PickleMachine {
   std::vector<Ref> stack_;
   std::vector<uint32_t> marks_;  // heights of stack_
   absl::flat_hash_map<uint32_t, Ref> memo_;
-  absl::flat_hash_set<uint32_t> used_;  // of lists_: may not change any more
+  absl::flat_hash_map<uint32_t, int64_t> max_items_;  // of those lists_ that have a limit
 };
 
 // Refuses cycles, and paths and walks longer than the limits.

@@ -410,6 +410,28 @@ TEST(Pickle, WhatOthersWereMadeOfMayNotChange) {
             "([1], [])");
 }
 
+TEST(Pickle, DequesHoldNoMoreThanTheirMaxlen) {
+  const std::string deque = "ccollections\ndeque\n";
+  EXPECT_EQ(Shown(deque + ")K\x02\x86R(K\x01K\x02"
+                          "e."),
+            "[1, 2]");
+  EXPECT_EQ(Shown(deque + "](K\x01K\x02"
+                          "eK\x02\x86R."),
+            "[1, 2]");
+  EXPECT_EQ(Shown(deque + ")N\x86RK\x01"
+                          "a."),
+            "[1]");
+  // Python keeps the last.
+  Refused(deque +
+              ")K\x02\x86R(K\x01K\x02K\x03"
+              "e.",
+          StatusCode::kInvalidArgument, {"maxlen"});
+  Refused(deque +
+              "](K\x01K\x02"
+              "eK\x01\x86R.",
+          StatusCode::kInvalidArgument, {"deque"});
+}
+
 TEST(Pickle, ClassesAreFilledAsPythonFillsThem) {
   EXPECT_EQ(Shown("ccopy_reg\n_reconstructor\n(ccollections\nOrderedDict\nc__builtin__\ndict\n"
                   "}U\x01"
