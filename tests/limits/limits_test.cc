@@ -358,7 +358,7 @@ TEST_F(Limits, Json) {
       kMaxJsonDepth,
       [](int64_t n) {
         const auto lists = static_cast<size_t>(n);
-        return ParseJson(std::string(lists, '[') + std::string(lists, ']'), "x").status();
+        return ParseJsonObject(std::string(lists, '[') + std::string(lists, ']'), "x").status();
       },
       "nested deeper than 100");
   ExpectLimit(
@@ -366,7 +366,7 @@ TEST_F(Limits, Json) {
       [](int64_t n) {
         std::string ones;
         for (int64_t i = 0; i < n; ++i) ones += i == 0 ? "1" : ",1";
-        return ParseJson(absl::StrCat("[", ones, "]"), "x").status();
+        return ParseJsonObject(absl::StrCat("[", ones, "]"), "x").status();
       },
       "more than 4194304 values");
 }
