@@ -19,6 +19,13 @@ absl::StatusOr<Pickle> PickleStream::Next() {
     if (auto s = file_.ReadAt(offset_ + have, more); !s.ok()) return s;
     absl::StatusOr<Pickle> pickle = ParsePickle(bytes, place);
     if (pickle.ok()) {
+      // Only a frame beyond STOP can have asked for more than all of the pickle. Any number of them
+      // would each have that much read.
+      if (pickle->consumed_bytes() <= have) {
+        return absl::InvalidArgumentError(absl::StrCat(place,
+                                                       ": a FRAME that goes on behind its STOP, ",
+                                                       pickle->consumed_bytes(), " bytes on"));
+      }
       offset_ += pickle->consumed_bytes();
       return pickle;
     }

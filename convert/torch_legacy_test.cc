@@ -165,6 +165,18 @@ TEST(TorchLegacy, Case24_SystemIsNeverRun) {
   Refused("cposix\nsystem\n(S'true'\ntR.", StatusCode::kInvalidArgument, {"posix system"});
 }
 
+TEST(TorchLegacy, AFrameEndsWithItsPickle) {
+  const auto framed = [](uint64_t more) {
+    const std::string opcodes = FloatsPickle("w", 1000).substr(2);
+    return LegacyFile("\x80\x04\x95" + Le(opcodes.size() + more, 8) + opcodes, {"0"},
+                      {{1000, FloatsData(1000)}});
+  };
+  const auto source = OpenBytes(framed(0));
+  ASSERT_NE(source, nullptr);
+  EXPECT_EQ(Floats(*source, 0)[999], 999.0f);
+  Refused(framed(2000), StatusCode::kInvalidArgument, {"FRAME", "behind its STOP"});
+}
+
 // A tar archive; `type` and `size_field` of the header are as given.
 std::string TarMemberBytes(const std::string& name, const std::string& data, char type = '0',
                            std::string size_field = "") {
