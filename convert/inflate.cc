@@ -27,16 +27,6 @@ class InflaterCache::Inflater {
   int64_t range_offset() const { return range_.offset; }
   int64_t position() const { return position_; }
 
-  absl::Status Skip(const File& file, int64_t bytes, const std::string& place) {
-    std::vector<uint8_t> scratch(std::min(bytes, kInputBytes));
-    while (bytes > 0) {
-      const int64_t n = std::min<int64_t>(bytes, scratch.size());
-      if (auto s = Next(file, absl::MakeSpan(scratch.data(), n), place); !s.ok()) return s;
-      bytes -= n;
-    }
-    return absl::OkStatus();
-  }
-
   // The next out.size() bytes; at the end of the range, that the stream ends there too.
   absl::Status Next(const File& file, absl::Span<uint8_t> out, const std::string& place) {
     if (!started_) {
@@ -119,7 +109,6 @@ InflaterCache::InflaterCache() = default;
 InflaterCache::~InflaterCache() = default;
 
 std::unique_ptr<InflaterCache::Inflater> InflaterCache::Take(int64_t range_offset, int64_t offset) {
-  std::lock_guard<std::mutex> lock(mutex_);
   auto best = idle_.end();
   for (auto it = idle_.begin(); it != idle_.end(); ++it) {
     if ((*it)->range_offset() != range_offset || (*it)->position() > offset) continue;
@@ -131,15 +120,54 @@ std::unique_ptr<InflaterCache::Inflater> InflaterCache::Take(int64_t range_offse
   return inflater;
 }
 
-absl::Status InflaterCache::ReadAt(const File& file, const DeflatedRange& range, int64_t offset,
-                                   absl::Span<uint8_t> out, const std::string& place) {
-  std::unique_ptr<Inflater> inflater = Take(range.offset, offset);
+absl::Status InflaterCache::Charge(const DeflatedRange& range, int64_t bytes,
+                                   const std::string& place) {
+  if (ranges_.insert(range.offset).second) allowed_bytes_ += kMaxInflatePasses * range.bytes;
+  allowed_bytes_ -= bytes;
+  if (allowed_bytes_ >= 0) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat(place, ": read out of order, it is inflated more than ", kMaxInflatePasses,
+                   " times, the limit; an archive without compression has no such limit"));
+}
+
+absl::StatusOr<const InflaterCache::Block*> InflaterCache::Find(const File& file,
+                                                                const DeflatedRange& range,
+                                                                int64_t offset,
+                                                                const std::string& place) {
+  const int64_t begin = offset - offset % kBlockBytes;
+  for (const Block& block : blocks_) {
+    if (block.range_offset == range.offset && block.begin == begin) return &block;
+  }
+  std::unique_ptr<Inflater> inflater = Take(range.offset, begin);
   if (inflater == nullptr) inflater = std::make_unique<Inflater>(range);
-  if (auto s = inflater->Skip(file, offset - inflater->position(), place); !s.ok()) return s;
-  if (auto s = inflater->Next(file, out, place); !s.ok()) return s;
-  std::lock_guard<std::mutex> lock(mutex_);
+  // Blocks on the way are kept as well.
+  while (inflater->position() <= begin) {
+    const int64_t at = inflater->position();
+    const int64_t n = std::min(kBlockBytes, range.bytes - at);
+    if (auto s = Charge(range, n, place); !s.ok()) return s;
+    Block block{range.offset, at, std::vector<uint8_t>(n)};
+    if (auto s = inflater->Next(file, absl::MakeSpan(block.bytes), place); !s.ok()) return s;
+    if (blocks_.size() == kMaxBlocks) blocks_.pop_front();
+    blocks_.push_back(std::move(block));
+    if (n == 0) break;
+  }
   if (idle_.size() == kMaxIdle) idle_.erase(idle_.begin());
   idle_.push_back(std::move(inflater));
+  return &blocks_.back();
+}
+
+absl::Status InflaterCache::ReadAt(const File& file, const DeflatedRange& range, int64_t offset,
+                                   absl::Span<uint8_t> out, const std::string& place) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  do {
+    absl::StatusOr<const Block*> block = Find(file, range, offset, place);
+    if (!block.ok()) return block.status();
+    const int64_t skip = offset - (*block)->begin;
+    const auto from = absl::MakeConstSpan((*block)->bytes).subspan(skip, out.size());
+    std::copy(from.begin(), from.end(), out.begin());
+    offset += from.size();
+    out.remove_prefix(from.size());
+  } while (!out.empty());
   return absl::OkStatus();
 }
 

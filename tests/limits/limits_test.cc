@@ -186,6 +186,31 @@ TEST_F(Limits, DeflateRatio) {
       "1032");
 }
 
+TEST_F(Limits, InflatedAgain) {
+  AllowThisTest(10, 320);  // 33 times 32 MiB
+  // Read forwards a number of times. What is kept of a record is less than all of it.
+  constexpr int64_t kBytes = 32 << 20, kStep = 4 << 20;
+  ZipEntry entry;
+  entry.name = "a";
+  entry.data = std::string(kBytes, 'x');
+  entry.deflate = true;
+  const std::string path = TestPath("again.zip");
+  WriteFileOrDie(path, BuildZip({entry}));
+  ExpectLimit(
+      kMaxInflatePasses + kMaxInflatedAgainBytes / kBytes,
+      [&](int64_t n) {
+        absl::StatusOr<ZipReader> zip = ZipReader::Open(*File::Open(path));
+        EXPECT_TRUE(zip.ok()) << zip.status();
+        std::vector<uint8_t> out(kStep);
+        absl::Status status;
+        for (int64_t i = 0; status.ok() && i < n * (kBytes / kStep); ++i) {
+          status = zip->ReadAt(0, i * kStep % kBytes, absl::MakeSpan(out));
+        }
+        return status;
+      },
+      "more than 8 times");
+}
+
 TEST_F(Limits, TorchRankAndNames) {
   ExpectLimit(
       kMaxTensorRank,
