@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -112,30 +114,51 @@ absl::StatusOr<uint64_t> ChecksumTensor(const TensorSource& source, int index) {
   return sum.Digest();
 }
 
+absl::StatusOr<std::vector<std::optional<uint64_t>>> ChecksumTensors(const TensorSource& source,
+                                                                     const std::string& place) {
+  const absl::Span<const SourceTensor> tensors = source.tensors();
+  int64_t limit = kMaxChecksummedMoreBytes, total = 0;
+  for (const auto& [name, bytes] : source.files()) limit += kMaxChecksummedPerFileByte * bytes;
+  // Shared tensors of one shape are one.
+  using Elements = std::pair<int, absl::Span<const int64_t>>;
+  absl::flat_hash_map<Elements, size_t> shared;
+  std::vector<size_t> first(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const int alias = source.Alias(static_cast<int>(i));
+    first[i] = alias < 0 ? i : shared.emplace(Elements(alias, tensors[i].shape), i).first->second;
+    if (first[i] < i) continue;
+    total += tensors[i].bytes();
+    if (total > limit) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          place, ": its tensors hold more than ", limit, " bytes, the limit: ",
+          kMaxChecksummedPerFileByte, " times those of its files, and ", kMaxChecksummedMoreBytes));
+    }
+  }
+  std::vector<std::optional<uint64_t>> sums(tensors.size());
+  Progress progress("inspect", total);
+  int64_t done = 0;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (first[i] < i) {
+      sums[i] = sums[first[i]];
+    } else if (Info(tensors[i].dtype).block_bytes > 0) {
+      absl::StatusOr<uint64_t> sum = ChecksumTensor(source, static_cast<int>(i));
+      if (!sum.ok()) return sum.status();
+      sums[i] = *sum;
+      progress.Update(done += tensors[i].bytes());
+    }
+  }
+  return sums;
+}
+
 int InspectCheckpoint(const std::string& path, bool tensors, bool checksums, bool json) {
   absl::StatusOr<std::unique_ptr<TensorSource>> source = OpenCheckpoint(path);
   if (!source.ok()) return Report(source.status());
-  std::vector<std::optional<uint64_t>> sums;
-  if (checksums) {
-    int64_t total = 0, done = 0;
-    for (const SourceTensor& tensor : (*source)->tensors()) total += tensor.bytes();
-    Progress progress("inspect", total);
-    for (size_t i = 0; i < (*source)->tensors().size(); ++i) {
-      const SourceTensor& tensor = (*source)->tensors()[i];
-      if (Info(tensor.dtype).block_bytes == 0) {  // a block type that is listed, never read
-        sums.push_back(std::nullopt);
-        continue;
-      }
-      absl::StatusOr<uint64_t> sum = ChecksumTensor(**source, i);
-      if (!sum.ok()) return Report(sum.status());
-      sums.push_back(*sum);
-      progress.Update(done += tensor.bytes());
-    }
-  }
+  auto sums = checksums ? ChecksumTensors(**source, path) : std::vector<std::optional<uint64_t>>();
+  if (!sums.ok()) return Report(sums.status());
   if (json) {
-    PrintJson(**source, sums);
+    PrintJson(**source, *sums);
   } else {
-    PrintText(path, **source, tensors, sums);
+    PrintText(path, **source, tensors, *sums);
   }
   std::cout.flush();
   return std::cout ? kExitOk : Report(absl::DataLossError("writing to standard output failed"));

@@ -9,8 +9,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "convert/fake_source.h"
 #include "convert/hyperparameters.h"
 #include "convert/inflate.h"
+#include "convert/inspect_checkpoint.h"
 #include "convert/json_object.h"
 #include "convert/pickle_vm.h"
 #include "convert/tensor_source.h"
@@ -262,6 +264,20 @@ TEST_F(Limits, TorchListing) {
   const absl::Status past = listed(40000, 1000);
   EXPECT_EQ(past.code(), StatusCode::kResourceExhausted) << past;
   EXPECT_TRUE(absl::StrContains(past.message(), "33554432")) << past;
+}
+
+TEST_F(Limits, ChecksummedBytes) {
+  // Of a file of one byte. The bytes at the limit cannot be read.
+  const auto sums = [](int64_t n, int tensors, int alias) {
+    FakeSource source;
+    for (int i = 0; i < tensors; ++i) source.Add(absl::StrCat(i), {n}, DType::kU8, {0}, alias);
+    return ChecksumTensors(source, "x").status();
+  };
+  constexpr int64_t kLimit = kMaxChecksummedPerFileByte + kMaxChecksummedMoreBytes;
+  ExpectLimit(kLimit, [&](int64_t n) { return sums(n, 1, -1); }, "hold more than 1073741840 bytes");
+  ExpectLimit(
+      kLimit / 2, [&](int64_t n) { return sums(n, 2, -1); }, "hold more than 1073741840 bytes");
+  ExpectLimit(kLimit, [&](int64_t n) { return sums(n, 2, 7); }, "hold more than 1073741840 bytes");
 }
 
 TEST_F(Limits, TarMembers) {
