@@ -308,6 +308,10 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
     if (!status.ok())
       return absl::Status(status.code(), absl::StrCat(options.source, ": ", status.message()));
   }
+  double read_bytes = 0;
+  for (const TensorPlan& tensor : plan.tensors)
+    read_bytes += static_cast<double>(plan.source->tensors()[tensor.tensor.source].bytes());
+  if (absl::Status s = CheckProportion(*plan.source, read_bytes, options.source); !s.ok()) return s;
   absl::StatusOr<int64_t> file_bytes =
       PlanFile(static_cast<int64_t>(plan.tokenizer.size()), &plan.manifest);
   if (!file_bytes.ok()) return file_bytes.status();

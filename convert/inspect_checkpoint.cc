@@ -117,8 +117,7 @@ absl::StatusOr<uint64_t> ChecksumTensor(const TensorSource& source, int index) {
 absl::StatusOr<std::vector<std::optional<uint64_t>>> ChecksumTensors(const TensorSource& source,
                                                                      const std::string& place) {
   const absl::Span<const SourceTensor> tensors = source.tensors();
-  int64_t limit = kMaxChecksummedMoreBytes, total = 0;
-  for (const auto& [name, bytes] : source.files()) limit += kMaxChecksummedPerFileByte * bytes;
+  double total = 0;
   // Shared tensors of one shape are one.
   using Elements = std::pair<int, absl::Span<const int64_t>>;
   absl::flat_hash_map<Elements, size_t> shared;
@@ -127,15 +126,11 @@ absl::StatusOr<std::vector<std::optional<uint64_t>>> ChecksumTensors(const Tenso
     const int alias = source.Alias(static_cast<int>(i));
     first[i] = alias < 0 ? i : shared.emplace(Elements(alias, tensors[i].shape), i).first->second;
     if (first[i] < i) continue;
-    total += tensors[i].bytes();
-    if (total > limit) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          place, ": its tensors hold more than ", limit, " bytes, the limit: ",
-          kMaxChecksummedPerFileByte, " times those of its files, and ", kMaxChecksummedMoreBytes));
-    }
+    total += static_cast<double>(tensors[i].bytes());
   }
+  if (absl::Status s = CheckProportion(source, total, place); !s.ok()) return s;
   std::vector<std::optional<uint64_t>> sums(tensors.size());
-  Progress progress("inspect", total);
+  Progress progress("inspect", static_cast<int64_t>(total));
   int64_t done = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (first[i] < i) {

@@ -16,14 +16,8 @@ namespace quire {
 // container's own integrity check. Reads through a buffer of 4 MiB.
 absl::StatusOr<uint64_t> ChecksumTensor(const TensorSource& source, int index);
 
-// What the tensors of a checkpoint may hold together for all of them to be read: views can repeat
-// the bytes of their storages, and deflated storages expand. Real ones hold at most a few times the
-// bytes of their files.
-inline constexpr int64_t kMaxChecksummedPerFileByte = 16;
-inline constexpr int64_t kMaxChecksummedMoreBytes = int64_t{1} << 30;
-
 // ChecksumTensor of each, shared ones read once; nullopt for block types that are only listed.
-// ResourceExhausted over the limit above. `place` begins that message.
+// Errors of CheckProportion.
 absl::StatusOr<std::vector<std::optional<uint64_t>>> ChecksumTensors(const TensorSource& source,
                                                                      const std::string& place);
 

@@ -105,6 +105,15 @@ class TensorSource {
   virtual std::vector<std::pair<std::string, int64_t>> files() const = 0;
 };
 
+// What the tensors of a checkpoint may hold together for all of them to be read: views can repeat
+// the bytes of their storages, and deflated storages expand. Real ones hold at most a few times the
+// bytes of their files.
+inline constexpr int64_t kMaxBytesPerFileByte = 16;
+inline constexpr int64_t kMaxMoreBytes = int64_t{1} << 30;
+// ResourceExhausted, beginning with `place`, where `bytes` are over that. A sum of sizes that a file
+// claims may be more than 64 bits hold.
+absl::Status CheckProportion(const TensorSource& source, double bytes, const std::string& place);
+
 // Opens a checkpoint file by what it contains, never by its name, or a folder by its index files.
 // InvalidArgument: none of the known containers (the message names what was found: an LFS pointer,
 // an HTML page, a pickle that is not a checkpoint, ...).

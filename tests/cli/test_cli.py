@@ -336,6 +336,23 @@ def test_a_token_without_a_row_of_the_embedding(quire, tmp_path, out):
     fails(quire, "convert", folder, out / "m.quire", words=[str(folder), "259 pieces", "258 rows"], left=out)
 
 
+def test_many_views_of_one_number(quire, tmp_path, out):
+    """A file of kilobytes that says it is a model of gigabytes."""
+    import torch
+
+    folder = tmp_path / "wide"
+    make_checkpoint(folder, layers=40)
+    config = json.loads((folder / "config.json").read_text())
+    wide = {"hidden_size": 2048, "intermediate_size": 16384, "head_dim": 1024}
+    (folder / "config.json").write_text(json.dumps({**config, **wide}))
+    sizes = {32: 2048, 48: 16384, 16: 1024, 258: 258}
+    one = torch.ones(1)
+    state = {name: one.expand(*(sizes[n] for n in tensor.shape)) for name, tensor in torch.load(folder / "pytorch_model.bin").items()}
+    torch.save(state, folder / "pytorch_model.bin")
+    assert (folder / "pytorch_model.bin").stat().st_size < 100_000
+    fails(quire, "convert", folder, out / "m.quire", words=[str(folder), "its tensors hold", "16 times"], left=out)
+
+
 def test_a_chat_template_that_is_not_utf8(quire, checkpoint, out):
     (checkpoint / "chat_template.jinja").write_bytes(b"caf\xe9 {{ x }}")
     fails(quire, "convert", checkpoint, out / "m.quire", words=["chat_template.jinja", "byte 3 is not UTF-8"], left=out)

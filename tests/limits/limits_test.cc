@@ -266,18 +266,23 @@ TEST_F(Limits, TorchListing) {
   EXPECT_TRUE(absl::StrContains(past.message(), "33554432")) << past;
 }
 
-TEST_F(Limits, ChecksummedBytes) {
+TEST_F(Limits, BytesOfAllTensors) {
   // Of a file of one byte. The bytes at the limit cannot be read.
   const auto sums = [](int64_t n, int tensors, int alias) {
     FakeSource source;
     for (int i = 0; i < tensors; ++i) source.Add(absl::StrCat(i), {n}, DType::kU8, {0}, alias);
     return ChecksumTensors(source, "x").status();
   };
-  constexpr int64_t kLimit = kMaxChecksummedPerFileByte + kMaxChecksummedMoreBytes;
-  ExpectLimit(kLimit, [&](int64_t n) { return sums(n, 1, -1); }, "hold more than 1073741840 bytes");
+  constexpr int64_t kLimit = kMaxBytesPerFileByte + kMaxMoreBytes;
   ExpectLimit(
-      kLimit / 2, [&](int64_t n) { return sums(n, 2, -1); }, "hold more than 1073741840 bytes");
-  ExpectLimit(kLimit, [&](int64_t n) { return sums(n, 2, 7); }, "hold more than 1073741840 bytes");
+      kLimit, [&](int64_t n) { return sums(n, 1, -1); },
+      "16 times those of its files (1), and 1073741824");
+  ExpectLimit(
+      kLimit / 2, [&](int64_t n) { return sums(n, 2, -1); },
+      "16 times those of its files (1), and 1073741824");
+  ExpectLimit(
+      kLimit, [&](int64_t n) { return sums(n, 2, 7); },
+      "16 times those of its files (1), and 1073741824");
 }
 
 TEST_F(Limits, TarMembers) {
