@@ -24,6 +24,15 @@
 namespace quire {
 namespace {
 
+absl::StatusOr<pb::Tokenizer> GgufTokenizer(const std::string& path) {
+  absl::StatusOr<GgufTokenizerFields> fields = ReadGgufTokenizer(path);
+  if (!fields.ok()) return fields.status();
+  absl::StatusOr<pb::Tokenizer> tokenizer = ImportGgufTokenizer(*fields);
+  if (tokenizer.ok()) return tokenizer;
+  return absl::Status(tokenizer.status().code(),
+                      absl::StrCat(path, ": ", tokenizer.status().message()));
+}
+
 absl::StatusOr<pb::Tokenizer> FindTokenizer(const ConvertOptions& options,
                                             const TensorSource& source) {
   if (!options.tokenizer.empty()) {
@@ -32,13 +41,7 @@ absl::StatusOr<pb::Tokenizer> FindTokenizer(const ConvertOptions& options,
   }
   absl::StatusOr<pb::Tokenizer> tokenizer;
   if (source.container() == "gguf") {
-    absl::StatusOr<GgufTokenizerFields> fields = ReadGgufTokenizer(options.source);
-    tokenizer = fields.status();
-    if (fields.ok()) tokenizer = ImportGgufTokenizer(*fields);
-    if (fields.ok() && !tokenizer.ok()) {
-      tokenizer = absl::Status(tokenizer.status().code(),
-                               absl::StrCat(options.source, ": ", tokenizer.status().message()));
-    }
+    tokenizer = GgufTokenizer(options.source);
   } else {
     const std::string folder = FolderOf(options.source);
     tokenizer = ImportTokenizerFolder(folder);

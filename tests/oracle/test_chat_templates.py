@@ -78,7 +78,7 @@ def test_conversations(pair):
     ("{% if a %}" * 5000 + "{% endif %}" * 5000, "RESOURCE_EXHAUSTED", "deeply"),
     ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "RESOURCE_EXHAUSTED", "steps"),
     ("{% set n = namespace(s='aaaaaaaa') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
-     "RESOURCE_EXHAUSTED", "strings"),
+     "RESOURCE_EXHAUSTED", "256 MiB of values"),
     ("{% for i in range(9999999) %}{% endfor %}", "RESOURCE_EXHAUSTED", "range"),
     ("x" * 300000, "RESOURCE_EXHAUSTED", "bytes"),
     ("{{ 99999999999999999999 }}", "INVALID_ARGUMENT", "integer"),
