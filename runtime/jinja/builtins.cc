@@ -149,7 +149,9 @@ absl::string_view Strip(absl::string_view text, const std::string* characters, b
                         bool right) {
   bool ascii[128] = {};
   absl::flat_hash_set<absl::string_view> others;
-  for (absl::string_view rest = characters == nullptr ? "" : *characters; !rest.empty();) {
+  absl::string_view rest;
+  if (characters != nullptr) rest = *characters;
+  while (!rest.empty()) {
     const absl::string_view c = rest.substr(0, NextChar(rest).length);
     const auto code = static_cast<uint8_t>(c[0]);
     code < 128 ? (void)(ascii[code] = true) : (void)others.insert(c);
