@@ -341,11 +341,11 @@ def test_many_views_of_one_number(quire, tmp_path, out):
     import torch
 
     folder = tmp_path / "wide"
-    make_checkpoint(folder, layers=40)
+    make_checkpoint(folder, layers=8)
     config = json.loads((folder / "config.json").read_text())
-    wide = {"hidden_size": 2048, "intermediate_size": 16384, "head_dim": 1024}
+    wide = {"hidden_size": 2048, "intermediate_size": 30000, "head_dim": 1024}
     (folder / "config.json").write_text(json.dumps({**config, **wide}))
-    sizes = {32: 2048, 48: 16384, 16: 1024, 258: 258}
+    sizes = {32: 2048, 48: 30000, 16: 1024, 258: 258}
     one = torch.ones(1)
     state = {name: one.expand(*(sizes[n] for n in tensor.shape)) for name, tensor in torch.load(folder / "pytorch_model.bin").items()}
     torch.save(state, folder / "pytorch_model.bin")
