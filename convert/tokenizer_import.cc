@@ -265,11 +265,12 @@ absl::StatusOr<std::vector<std::string>> LeaveOutTokensFrom(int64_t rows,
   }
   added.erase(std::remove_if(added.begin(), added.end(), is_beyond), added.end());
   std::string& text = *tokenizer->mutable_piece_text();
-  for (int id = n - 1; beyond(id); --id) {
+  for (int id = n - 1; id >= rows; --id) {
     const size_t begin = text.size() - tokenizer->piece_length(id);
-    left_out.insert(left_out.begin(), text.substr(begin));
+    left_out.push_back(text.substr(begin));
     text.resize(begin);
   }
+  std::reverse(left_out.begin(), left_out.end());
   tokenizer->mutable_piece_length()->Truncate(static_cast<int>(rows));
   tokenizer->mutable_piece_kind()->resize(rows);
   if (tokenizer->piece_score_size() > rows)
